@@ -1,0 +1,280 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+const (
+	// firstHoldBack is the pause before the start that follows the second
+	// failure in a row; it doubles up to maxHoldBack.
+	firstHoldBack = time.Second
+	maxHoldBack   = time.Minute
+	// stableAfter is how long a life must have been opened for its failures
+	// to be forgotten.
+	stableAfter = 10 * time.Second
+	// exitGrace is how long the exit of a life may lag behind the readiness
+	// probe's word that the life has ended.
+	exitGrace = 50 * time.Millisecond
+)
+
+// monitor carries one life from its start until everything of it is gone. It
+// makes all changes of state of that life but the decision to leave starting
+// or opened, and tells all its events. It ends when the life is gone.
+func (p *Pool) monitor(r *run) {
+	defer close(r.told)
+	<-r.prev // the end of the life before is told first
+	p.tell(p.event(r, EventStarting))
+
+	exit, ready := p.start(r)
+	if ready {
+		exit = p.serve(r)
+	}
+	if p.stopping(r) {
+		p.tell(p.event(r, EventShutdown))
+		r.life.Stop(p.force)
+	}
+	if exit == nil && r.life != nil {
+		e := <-r.life.Exited()
+		exit = &e
+	}
+	p.gone(r)
+	ev := p.event(r, EventClosed)
+	if exit != nil {
+		ev.Exit = *exit
+	}
+	p.tell(ev)
+}
+
+// start brings the life into being and waits until it is ready. It returns the
+// exit of a life that ended meanwhile.
+func (p *Pool) start(r *run) (exit *Exit, ready bool) {
+	defer r.giveUp(nil)
+	ctx := r.ctx
+	if p.cfg.StartTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, p.cfg.StartTimeout, ReasonTimeout)
+		defer cancel()
+	}
+	life, err := p.res.Start(ctx, r.gen)
+	if err != nil {
+		p.failed(r, p.explain(ctx, err), nil)
+		return nil, false
+	}
+	r.life = life
+	answer := make(chan error, 1)
+	go r.await(ctx, answer)
+	select {
+	case e := <-life.Exited():
+		p.failed(r, exitError(e), &e)
+		r.giveUp(nil)
+		<-answer
+		return &e, false
+	case err = <-answer:
+	}
+	if err == nil {
+		return nil, p.open(r)
+	}
+	if exit = exitSoon(ctx, life); exit != nil {
+		p.failed(r, exitError(*exit), exit)
+		return exit, false
+	}
+	p.failed(r, p.explain(ctx, err), nil)
+	return nil, false
+}
+
+// explain tells a start that ran out of time from one that failed by itself.
+func (p *Pool) explain(ctx context.Context, err error) error {
+	if context.Cause(ctx) == ReasonTimeout {
+		return fmt.Errorf("not ready after %v (%w): %w", p.cfg.StartTimeout, ReasonTimeout, err)
+	}
+	return err
+}
+
+// await asks the life whether it is ready. It ends with the answer, at the
+// latest soon after ctx is done.
+func (r *run) await(ctx context.Context, answer chan<- error) {
+	addr, err := r.life.Ready(ctx)
+	r.addr = addr
+	answer <- err
+}
+
+// exitSoon returns the exit of a life whose probe says that it will not be
+// ready, or nil if it goes on.
+func exitSoon(ctx context.Context, life Life) *Exit {
+	if ctx.Err() != nil {
+		return nil
+	}
+	grace := time.NewTimer(exitGrace)
+	defer grace.Stop()
+	select {
+	case e := <-life.Exited():
+		return &e
+	case <-grace.C:
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// exitError is why a start failed whose process ended before it was ready.
+func exitError(e Exit) error {
+	if e.Err != nil {
+		return e.Err
+	}
+	return fmt.Errorf("ended with %s before it was ready", e.Status)
+}
+
+// open makes the life available, unless it was decided meanwhile to stop it.
+func (p *Pool) open(r *run) bool {
+	p.mu.Lock()
+	if p.state != Starting {
+		p.mu.Unlock()
+		return false
+	}
+	r.opened = time.Now()
+	p.setLocked(Opened)
+	p.settleLocked()
+	p.mu.Unlock()
+	p.tell(p.event(r, EventOpened))
+	return true
+}
+
+// serve waits until an opened life ends or is to be stopped. It returns the
+// exit in the first case and nil in the second.
+func (p *Pool) serve(r *run) *Exit {
+	select {
+	case <-r.stop:
+		return nil
+	case e := <-r.life.Exited():
+		p.ended(r, e)
+		return &e
+	}
+}
+
+// ended takes note of a life whose process ended while opened. If it was
+// decided at the same moment to stop it, that stop goes on: the exit is then
+// no failure.
+func (p *Pool) ended(r *run, e Exit) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(r.ended)
+	if p.state != Opened {
+		return
+	}
+	p.disarmLocked()
+	p.forgiveLocked(r)
+	r.reason = ReasonExited
+	if e.Err != nil {
+		r.reason = ReasonCrashed
+		p.failureLocked(e.Err)
+	}
+	p.stats.stop(r.reason)
+	p.endLocked(e.Left)
+}
+
+// failed takes note of a start that failed and tells all who waited for it. A
+// start that was given up because the pool stops is no failure.
+func (p *Pool) failed(r *run, err error, exit *Exit) {
+	p.mu.Lock()
+	if p.state != Starting {
+		p.mu.Unlock()
+		return
+	}
+	r.failed = &StartError{Gen: r.gen, Err: err}
+	r.reason = ReasonNotReady
+	if errors.Is(err, ReasonTimeout) {
+		r.reason = ReasonTimeout
+	}
+	p.stats.failed++
+	p.stats.stop(r.reason)
+	p.failureLocked(err)
+	p.endLocked(r.life != nil && (exit == nil || exit.Left))
+	p.mu.Unlock()
+	ev := p.event(r, EventStartFailed)
+	ev.Err = r.failed
+	p.tell(ev)
+}
+
+// endLocked leaves starting or opened: for shutdown while something of the
+// life is left, for closed otherwise.
+func (p *Pool) endLocked(left bool) {
+	if left {
+		p.setLocked(Shutdown)
+		return
+	}
+	p.run = nil
+	p.setLocked(Closed)
+}
+
+// forgiveLocked forgets the failures of the past after a life that was opened
+// for long enough.
+func (p *Pool) forgiveLocked(r *run) {
+	if p.state == Opened && time.Since(r.opened) >= stableAfter {
+		p.failures = 0
+	}
+}
+
+// failureLocked counts a failure and holds the next start back accordingly.
+func (p *Pool) failureLocked(err error) {
+	p.failures++
+	p.notBefore = time.Now().Add(holdBack(p.failures))
+	p.stats.lastErr = err
+}
+
+// holdBack is the pause before the start that follows so many failures in a
+// row: none after the first, then 1 s, 2 s, 4 s … 1 min.
+func holdBack(failures int) time.Duration {
+	if failures < 2 {
+		return 0
+	}
+	d := firstHoldBack
+	for range failures - 2 {
+		if d *= 2; d >= maxHoldBack {
+			return maxHoldBack
+		}
+	}
+	return d
+}
+
+// stopping tells whether something of the life has to be stopped.
+func (p *Pool) stopping(r *run) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state == Shutdown && p.run == r && r.life != nil
+}
+
+// gone closes the pool if that has not happened: nothing of the life exists.
+func (p *Pool) gone(r *run) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !r.isEnded() {
+		close(r.ended)
+	}
+	if p.run == r {
+		p.run = nil
+		p.setLocked(Closed)
+	}
+}
+
+// event describes what just happened to a life.
+func (p *Pool) event(r *run, kind EventKind) Event {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ev := Event{
+		Kind: kind, Gen: r.gen, Life: r.life, Who: r.who, Waiting: p.waiting,
+		Reason: r.reason, Uptime: time.Since(r.started),
+	}
+	if !r.opened.IsZero() {
+		ev.Took, ev.Addr = r.opened.Sub(r.started), r.addr
+	}
+	return ev
+}
+
+// tell passes an event on. Only the monitor of the life calls it.
+func (p *Pool) tell(ev Event) {
+	if p.cfg.Notify != nil {
+		p.cfg.Notify(ev)
+	}
+}

@@ -1,0 +1,377 @@
+// Package pool owns the life of one resource: whether it runs, who uses it and
+// when it is stopped.
+//
+// Always true here: a pool is in exactly one of four states (closed, starting,
+// opened, shutdown); at most one life exists at any moment, and the next one
+// starts only when everything of the last one is gone; a lease is granted only
+// in opened and names the life it belongs to; deciding "idle" and leaving
+// opened is one step under the lock, so a client comes either before it and
+// keeps the life, or after it and is served by the next one. Every failure
+// leads back to closed: there is no state that needs a person to get out of.
+//
+// The lock guards memory only. Starts, stops, readiness and notifications
+// happen in one monitor goroutine per life, outside the lock.
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+)
+
+// State is where a pool is between nothing running and a life in use.
+type State uint8
+
+// The four states of a pool. Logs, metrics and documents use their names.
+const (
+	Closed   State = iota // nothing of ours exists
+	Starting              // the life exists or is being made, and is not ready
+	Opened                // the life is ready and may be in use
+	Shutdown              // the life, or what is left of it, is being stopped
+	states
+)
+
+// String returns the state's name: "closed", "starting", "opened" or "shutdown".
+func (s State) String() string {
+	names := [states]string{"closed", "starting", "opened", "shutdown"}
+	if s < states {
+		return names[s]
+	}
+	return fmt.Sprintf("State(%d)", uint8(s))
+}
+
+// ErrShutdown is what Get returns once Shutdown was called.
+var ErrShutdown = errors.New("tiproxy is stopping")
+
+// StartError is the failure of one start. Everybody who waited for that start
+// gets the same value.
+type StartError struct {
+	Gen uint64 // the life that did not come to be
+	Err error  // why
+}
+
+// Error returns the reason, as people read it.
+func (e *StartError) Error() string { return fmt.Sprintf("start %d failed: %v", e.Gen, e.Err) }
+
+// Unwrap returns the reason.
+func (e *StartError) Unwrap() error { return e.Err }
+
+// Config is how a pool behaves. The zero value never stops an idle life and
+// never gives up a start.
+type Config struct {
+	// Idle is how long a ready life without any lease is kept; 0 means for ever.
+	Idle time.Duration
+	// StartTimeout is how long a start may take until it is ready; 0 means for ever.
+	StartTimeout time.Duration
+	// Notify, if set, is told every event, in the order in which they happened,
+	// without the lock held. It must not block and must not call the pool.
+	Notify func(Event)
+}
+
+// Pool owns the life of one Resource. Its methods are safe for concurrent use.
+type Pool struct {
+	res   Resource
+	cfg   Config
+	force context.Context // done once stops are to be made by force
+	kill  context.CancelFunc
+
+	mu   sync.Mutex
+	cond *sync.Cond // on mu; broadcast when a waiting Get or Shutdown should look again
+
+	// The fields below are guarded by mu.
+	state     State
+	run       *run          // the life in progress; nil in closed
+	told      chan struct{} // closed when the last life has told its end
+	gen       uint64        // of the newest life
+	waiting   int           // calls of Get that wait
+	quit      bool          // Shutdown was called: no new start, no new lease
+	failures  int           // in a row, for the hold-back
+	notBefore time.Time     // no start before this moment
+	retry     *time.Timer   // wakes the waiting when the hold-back is over; nil unless held back with somebody waiting
+	idle      *time.Timer   // nil unless opened without a lease
+	nudging   bool          // a broadcast for those who left is under way
+	stats     stats
+}
+
+// run is one life of the resource, with what the pool knows about it.
+type run struct {
+	gen    uint64
+	who    string          // who woke it
+	prev   <-chan struct{} // closed when the life before has told its end
+	told   chan struct{}   // closed when this one has
+	ctx    context.Context // done when the start is given up
+	giveUp context.CancelCauseFunc
+
+	// Written by the monitor before the pool is opened, read by holders of a lease.
+	life Life
+	addr net.Addr
+
+	ended chan struct{} // closed, under the pool's mu, when the started process has ended
+
+	// Guarded by the pool's mu.
+	stop    chan struct{} // closed when it was decided to leave starting or opened
+	reason  Reason        // why it is being stopped, or why it ended
+	failed  *StartError   // set when the start failed
+	leases  int
+	started time.Time
+	opened  time.Time // zero until opened
+}
+
+// New returns a closed pool. It starts nothing before the first Get.
+func New(res Resource, cfg Config) *Pool {
+	p := &Pool{res: res, cfg: cfg, told: make(chan struct{})}
+	p.force, p.kill = context.WithCancel(context.Background())
+	p.cond = sync.NewCond(&p.mu)
+	p.stats.since = time.Now()
+	close(p.told)
+	return p
+}
+
+// TryGet returns a lease if the life is ready at this moment. It never waits
+// and never starts anything.
+func (p *Pool) TryGet() (*Lease, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state != Opened || p.quit {
+		return nil, false
+	}
+	return p.leaseLocked(), true
+}
+
+// Get returns a lease on a ready life, starting one if there is none and
+// waiting for as long as that takes. who names the caller for the log.
+//
+// It returns ctx's cause when ctx ends first, ErrShutdown when the pool stops,
+// and a *StartError when the start that the caller waited for has failed.
+func (p *Pool) Get(ctx context.Context, who string) (*Lease, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state == Opened && !p.quit && ctx.Err() == nil {
+		return p.leaseLocked(), nil
+	}
+	unhook := context.AfterFunc(ctx, p.nudge)
+	defer unhook()
+	p.waiting++
+	defer p.leaveQueueLocked()
+
+	var joined *run // the start this caller waits for
+	for {
+		switch {
+		case joined != nil && joined.failed != nil:
+			return nil, joined.failed
+		case p.quit:
+			return nil, ErrShutdown
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case p.state == Opened:
+			return p.leaseLocked(), nil
+		case p.state == Closed:
+			p.startLocked(who)
+		}
+		if p.state == Starting {
+			joined = p.run
+		}
+		p.cond.Wait()
+	}
+}
+
+// Put gives a lease back. The idle time of a life runs from the moment its
+// last lease was given back. Only the first Put of a lease counts.
+func (p *Pool) Put(l *Lease) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l.back {
+		return
+	}
+	l.back = true
+	l.run.leases--
+	p.settleLocked()
+}
+
+// Shutdown stops the pool for good: nothing is started any more and those who
+// wait are told ErrShutdown. Leases may be used on until ctx is done; then, or
+// as soon as there is none, the life is stopped. Shutdown returns when nothing
+// of it is left, which takes as long as the resource's own stop.
+func (p *Pool) Shutdown(ctx context.Context) {
+	unhook := context.AfterFunc(ctx, p.wake)
+	defer unhook()
+	p.mu.Lock()
+	p.quit = true
+	p.disarmLocked()
+	p.cond.Broadcast()
+	for p.state != Closed {
+		if p.state == Starting || p.state == Opened && (p.run.leases == 0 || ctx.Err() != nil) {
+			p.leaveLocked(ReasonQuit)
+		}
+		p.cond.Wait()
+	}
+	told := p.told
+	p.mu.Unlock()
+	<-told // bounded: Notify does not block
+}
+
+// Kill makes every stop, the one under way included, a stop by force. It does
+// not begin one.
+func (p *Pool) Kill() { p.kill() }
+
+// Lease is the right to use one life of the resource. While it is held, the
+// life is not idle.
+type Lease struct {
+	pool *Pool
+	run  *run
+	back bool // given back; guarded by the pool's mu
+}
+
+// Addr returns where the life takes connections.
+func (l *Lease) Addr() net.Addr { return l.run.addr }
+
+// Gen returns the number of the life, counted from 1.
+func (l *Lease) Gen() uint64 { return l.run.gen }
+
+// Done returns a channel that is closed when the started process of this life
+// has ended. The lease no longer counts from then on.
+func (l *Lease) Done() <-chan struct{} { return l.run.ended }
+
+// Ready waits until the life takes connections and returns where. It is for a
+// holder whose connection was refused although the life goes on. It returns
+// ctx's error, or another one when the life has ended.
+func (l *Lease) Ready(ctx context.Context) (net.Addr, error) { return l.run.life.Ready(ctx) }
+
+// leaseLocked grants a lease on the current life.
+func (p *Pool) leaseLocked() *Lease {
+	p.disarmLocked()
+	p.run.leases++
+	p.stats.granted++
+	return &Lease{pool: p, run: p.run}
+}
+
+// leaveQueueLocked takes a caller of Get out of the count of the waiting.
+func (p *Pool) leaveQueueLocked() {
+	p.waiting--
+	if p.waiting == 0 && p.retry != nil {
+		p.retry.Stop()
+		p.retry = nil
+	}
+	p.settleLocked()
+}
+
+// settleLocked acts on the departure of a lease or of a waiting caller: the
+// last one arms the idle timer, or lets Shutdown go on.
+func (p *Pool) settleLocked() {
+	if p.state != Opened || p.run.leases > 0 || p.waiting > 0 {
+		return
+	}
+	if p.quit {
+		p.cond.Broadcast()
+		return
+	}
+	if p.cfg.Idle > 0 && p.idle == nil {
+		alarm := &idleAlarm{pool: p, run: p.run}
+		alarm.timer = time.AfterFunc(p.cfg.Idle, alarm.fire)
+		p.idle = alarm.timer
+	}
+}
+
+// disarmLocked stops the idle timer.
+func (p *Pool) disarmLocked() {
+	if p.idle != nil {
+		p.idle.Stop()
+		p.idle = nil
+	}
+}
+
+// idleAlarm is one arming of the idle timer.
+type idleAlarm struct {
+	pool  *Pool
+	run   *run
+	timer *time.Timer // written before the pool's mu is released, read under it
+}
+
+// fire leaves opened if nobody came since the timer was armed. Whoever disarms
+// a timer that has already fired has taken it out of the pool, which is how
+// this call finds out that it is late.
+func (a *idleAlarm) fire() {
+	p := a.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.idle != a.timer || p.run != a.run || p.state != Opened || p.run.leases > 0 || p.waiting > 0 {
+		return
+	}
+	p.leaveLocked(ReasonIdle)
+}
+
+// startLocked begins a new life, or arms the timer that will do so when starts
+// are held back.
+func (p *Pool) startLocked(who string) {
+	if p.retry != nil {
+		return
+	}
+	if wait := time.Until(p.notBefore); wait > 0 {
+		p.retry = time.AfterFunc(wait, p.endHoldBack)
+		return
+	}
+	p.gen++
+	r := &run{
+		gen: p.gen, who: who, started: time.Now(),
+		prev: p.told, told: make(chan struct{}),
+		ended: make(chan struct{}), stop: make(chan struct{}),
+	}
+	r.ctx, r.giveUp = context.WithCancelCause(context.Background())
+	p.run, p.told = r, r.told
+	p.stats.starts++
+	p.setLocked(Starting)
+	go p.monitor(r)
+}
+
+// endHoldBack lets the waiting start again.
+func (p *Pool) endHoldBack() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.retry = nil
+	p.cond.Broadcast()
+}
+
+// leaveLocked decides that the current life is to be stopped. The monitor
+// carries it out.
+func (p *Pool) leaveLocked(why Reason) {
+	p.disarmLocked()
+	p.forgiveLocked(p.run)
+	p.run.reason = why
+	p.stats.stop(why)
+	close(p.run.stop)
+	p.run.giveUp(why)
+	p.setLocked(Shutdown)
+}
+
+// setLocked changes the state and wakes everybody who waits for a change.
+func (p *Pool) setLocked(s State) {
+	p.stats.leave(p.state, time.Now())
+	p.state = s
+	p.cond.Broadcast()
+}
+
+// nudgeDelay is how long departures are collected before the waiting are woken.
+const nudgeDelay = time.Millisecond
+
+// nudge wakes the waiting soon, so that a caller whose context has ended finds
+// out. Callers leave in crowds, and a broadcast wakes all who still wait: one
+// for everybody who left within nudgeDelay keeps that from becoming quadratic.
+func (p *Pool) nudge() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.nudging {
+		p.nudging = true
+		time.AfterFunc(nudgeDelay, p.wake)
+	}
+}
+
+// wake makes everybody who waits look again.
+func (p *Pool) wake() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.nudging = false
+	p.cond.Broadcast()
+}
