@@ -1,0 +1,237 @@
+// Package config turns what people write, on the command line today and in a
+// file later, into checked settings. A Service is always complete and
+// consistent: whoever holds one need not check anything again. Every mistake
+// is reported in one go, each in one line that says where it is, what is wrong
+// and what would be right. The package looks at the machine (does the program
+// exist, which addresses are our own), but opens, creates and starts nothing.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Ready names a way to recognise that the child takes connections.
+type Ready string
+
+// The ways to recognise readiness.
+const (
+	ReadyListen Ready = "listen" // the kernel's socket tables show a listener of the child
+	ReadyDial   Ready = "dial"   // a connection to dest succeeds
+)
+
+// DefaultName is the name of a service whose settings came without one.
+const DefaultName = "default"
+
+// maxDefaultConnections bounds the default of MaxConnections where the
+// descriptor limit is very high: each connection costs memory as well.
+const maxDefaultConnections = 50_000
+
+// spareDescriptors is what tiproxy needs beside its connections: its own
+// output, the listener, the child's pipes, reads of /proc.
+const spareDescriptors = 64
+
+// Service is the checked settings of one service.
+type Service struct {
+	Name string // for logs and for the mark in the child's environment
+
+	Bind Addr // where clients connect; port 0 takes a free one
+	Dest Addr // where the child listens; always with host and port
+
+	Exec    string   // the program as it was written, for people
+	Path    string   // the program's absolute path
+	Args    []string // the child's arguments, without the program's name
+	Workdir string   // the child's working directory, absolute
+	Env     []string // KEY=VALUE, added to the child's environment in order
+
+	Idle         time.Duration // stop the child when unused for this long; 0 = never
+	StartTimeout time.Duration // give up a start that is not ready by then; 0 = never
+	StopTimeout  time.Duration // from the stop signal to SIGKILL; 0 = SIGKILL at once
+	StopSignal   syscall.Signal
+	DrainTimeout time.Duration // how long connections may finish at the end; 0 = no waiting
+
+	MaxConnections int // connections held at once, at least 1
+	Ready          Ready
+}
+
+// Value is one setting as it was written.
+type Value struct {
+	From  string // where it was written, for people: "--idle", "TIPROXY_IDLE"
+	Text  string
+	Given bool // false when Text is a default
+}
+
+// Text is a service as it was written. A Value with empty Text that was not
+// given takes the default.
+type Text struct {
+	Bind, Dest                               Value
+	Exec, Workdir                            Value
+	Env                                      []Value
+	Args                                     []string
+	Idle, StartTimeout, StopTimeout          Value
+	StopSignal, DrainTimeout, MaxConnections Value
+	Ready                                    Value
+}
+
+// Defaults of the settings that have a fixed one, as people would write them.
+const (
+	DefaultBind         = "127.0.0.1:4000"
+	DefaultIdle         = "1m"
+	DefaultStartTimeout = "1m"
+	DefaultStopTimeout  = "20s"
+	DefaultStopSignal   = "TERM"
+	DefaultDrainTimeout = "5s"
+)
+
+// DefaultReady is the best way to recognise readiness that this system offers.
+func DefaultReady() Ready {
+	if runtime.GOOS == "linux" {
+		return ReadyListen
+	}
+	return ReadyDial
+}
+
+// Problem is one mistake in one setting.
+type Problem struct {
+	From string // the setting: see Value.From
+	Err  error
+}
+
+// Error reads as a sentence: "--idle: "30" has no unit …", "--dest is missing …".
+func (p *Problem) Error() string {
+	msg := p.Err.Error()
+	if strings.HasPrefix(msg, "is ") || strings.HasPrefix(msg, "has ") {
+		return p.From + " " + msg
+	}
+	return p.From + ": " + msg
+}
+
+// Unwrap returns the cause.
+func (p *Problem) Unwrap() error { return p.Err }
+
+// checker collects problems, so that all of them are told at once.
+type checker struct{ problems []error }
+
+func (c *checker) report(v Value, err error) {
+	if err != nil {
+		c.problems = append(c.problems, &Problem{From: v.From, Err: err})
+	}
+}
+
+// Check returns the settings that t describes. The error joins one *Problem
+// per mistake (see errors.Join).
+func Check(t Text) (Service, error) {
+	var c checker
+	s := Service{Name: DefaultName, Exec: t.Exec.Text, Args: t.Args}
+	s.Bind = parsed(&c, t.Bind, DefaultBind, ParseBind)
+	s.Dest = c.dest(t.Dest)
+	s.Workdir = c.workdir(t.Workdir)
+	s.Path = c.program(t.Exec, s.Workdir)
+	for _, v := range t.Env {
+		c.report(v, CheckEnv(v.Text))
+		s.Env = append(s.Env, v.Text)
+	}
+	s.Idle = parsed(&c, t.Idle, DefaultIdle, ParseDuration)
+	s.StartTimeout = parsed(&c, t.StartTimeout, DefaultStartTimeout, ParseDuration)
+	s.StopTimeout = parsed(&c, t.StopTimeout, DefaultStopTimeout, ParseDuration)
+	s.StopSignal = parsed(&c, t.StopSignal, DefaultStopSignal, ParseSignal)
+	s.DrainTimeout = parsed(&c, t.DrainTimeout, DefaultDrainTimeout, ParseDuration)
+	s.MaxConnections = c.maxConnections(t.MaxConnections)
+	s.Ready = parsed(&c, t.Ready, string(DefaultReady()), parseReady)
+	c.args(t)
+	if s.Dest.Network != "" {
+		c.report(t.Dest, checkPlace(s, t.Bind.From))
+	}
+	if len(c.problems) > 0 {
+		return Service{}, errors.Join(c.problems...)
+	}
+	return s, nil
+}
+
+// parsed parses v, or the default when v was left out.
+func parsed[T any](c *checker, v Value, def string, parse func(string) (T, error)) T {
+	text := v.Text
+	if !v.Given && text == "" {
+		text = def
+	}
+	out, err := parse(text)
+	c.report(v, err)
+	return out
+}
+
+func (c *checker) dest(v Value) Addr {
+	if !v.Given {
+		c.report(v, errors.New("is missing: say where the child listens, for example 127.0.0.1:3000"))
+		return Addr{}
+	}
+	a, err := ParseDest(v.Text)
+	c.report(v, err)
+	return a
+}
+
+// args refuses what the kernel cannot hand to a program. The command line
+// cannot contain it, a file can.
+func (c *checker) args(t Text) {
+	for i, a := range t.Args {
+		if hasNUL(a) {
+			c.report(t.Exec, fmt.Errorf("argument %d contains a NUL byte, which no program can receive", i+1))
+		}
+	}
+}
+
+func (c *checker) maxConnections(v Value) int {
+	limit := descriptorLimit()
+	if !v.Given {
+		return defaultConnections(limit)
+	}
+	n, err := strconv.Atoi(v.Text)
+	switch most := mostConnections(limit); {
+	case err != nil:
+		c.report(v, fmt.Errorf("%q is not a whole number: write for example 1000", v.Text))
+	case n < 1:
+		c.report(v, fmt.Errorf("%d is too small: write 1 or more, or leave it out for %d", n, defaultConnections(limit)))
+	case n > most:
+		c.report(v, fmt.Errorf("%d connections need 2 file descriptors each, the limit is %d (ulimit -n): raise it or write at most %d", n, limit, most))
+	}
+	return n
+}
+
+// defaultConnections is 3/8 of the descriptor limit: a connection takes two
+// descriptors, and some more while it moves bulk.
+func defaultConnections(limit uint64) int {
+	return int(max(1, min(limit/8*3+limit%8*3/8, maxDefaultConnections)))
+}
+
+// mostConnections is how many idle connections fit under the limit at all.
+func mostConnections(limit uint64) int {
+	const huge = 1 << 30
+	if limit <= spareDescriptors+2 {
+		return 1
+	}
+	return int(min((limit-spareDescriptors)/2, huge))
+}
+
+// descriptorLimit is the soft limit on open files of this process. Go has
+// raised it to the hard limit at start-up; see getrlimit(2).
+func descriptorLimit() uint64 {
+	var r syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
+		return 1024
+	}
+	return uint64(r.Cur)
+}
+
+func parseReady(s string) (Ready, error) {
+	switch r := Ready(s); {
+	case r == ReadyListen && runtime.GOOS != "linux":
+		return "", errors.New(`"listen" needs Linux: write dial`)
+	case r == ReadyListen, r == ReadyDial:
+		return r, nil
+	}
+	return "", fmt.Errorf("%q is not known: write listen or dial", s)
+}
