@@ -15,6 +15,10 @@ const (
 	// stableAfter is how long a life must have been opened for its failures
 	// to be forgotten.
 	stableAfter = 10 * time.Second
+	// settledAfter is how long a life must have been opened for an end with
+	// status 0 that leaves processes behind to be its own business. Before, it
+	// is a program that listens first and then puts itself into the background.
+	settledAfter = time.Second
 	// exitGrace is how long the exit of a life may lag behind the readiness
 	// probe's word that the life has ended.
 	exitGrace = 50 * time.Millisecond
@@ -42,6 +46,7 @@ func (p *Pool) monitor(r *run) {
 	}
 	p.gone(r)
 	ev := p.event(r, EventClosed)
+	ev.Err = r.crash
 	if exit != nil {
 		ev.Exit = *exit
 	}
@@ -53,6 +58,9 @@ func (p *Pool) monitor(r *run) {
 func (p *Pool) start(r *run) (exit *Exit, ready bool) {
 	defer r.giveUp(nil)
 	ctx := r.ctx
+	if ctx.Err() != nil {
+		return nil, false // the pool has stopped since
+	}
 	if p.cfg.StartTimeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, p.cfg.StartTimeout, ReasonTimeout)
@@ -64,25 +72,18 @@ func (p *Pool) start(r *run) (exit *Exit, ready bool) {
 		return nil, false
 	}
 	r.life = life
-	answer := make(chan error, 1)
-	go r.await(ctx, answer)
-	select {
-	case e := <-life.Exited():
-		p.failed(r, exitError(e), &e)
-		r.giveUp(nil)
-		<-answer
-		return &e, false
-	case err = <-answer:
-	}
-	if err == nil {
-		return nil, p.open(r)
-	}
-	if exit = exitSoon(ctx, life); exit != nil {
+	go r.await(ctx)
+	if exit = r.outcome(ctx); exit != nil {
 		p.failed(r, exitError(*exit), exit)
+		r.giveUp(nil)
+		<-r.answered
 		return exit, false
 	}
-	p.failed(r, p.explain(ctx, err), nil)
-	return nil, false
+	if r.err != nil {
+		p.failed(r, p.explain(ctx, r.err), nil)
+		return nil, false
+	}
+	return nil, p.open(r)
 }
 
 // explain tells a start that ran out of time from one that failed by itself.
@@ -95,22 +96,33 @@ func (p *Pool) explain(ctx context.Context, err error) error {
 
 // await asks the life whether it is ready. It ends with the answer, at the
 // latest soon after ctx is done.
-func (r *run) await(ctx context.Context, answer chan<- error) {
-	addr, err := r.life.Ready(ctx)
-	r.addr = addr
-	answer <- err
+func (r *run) await(ctx context.Context) {
+	r.addr, r.err = r.life.Ready(ctx)
+	close(r.answered)
 }
 
-// exitSoon returns the exit of a life whose probe says that it will not be
-// ready, or nil if it goes on.
-func exitSoon(ctx context.Context, life Life) *Exit {
-	if ctx.Err() != nil {
+// outcome waits for the answer or the exit. It returns the exit of a life that
+// has ended, whatever the answer was: a program that takes connections and goes
+// into the background is not ready, and what an exit says is better than what
+// the readiness probe has seen of it. So a bad answer waits for it a little.
+func (r *run) outcome(ctx context.Context) *Exit {
+	select {
+	case e := <-r.life.Exited():
+		return &e
+	case <-r.answered:
+	}
+	select {
+	case e := <-r.life.Exited():
+		return &e
+	default:
+	}
+	if r.err == nil {
 		return nil
 	}
 	grace := time.NewTimer(exitGrace)
 	defer grace.Stop()
 	select {
-	case e := <-life.Exited():
+	case e := <-r.life.Exited():
 		return &e
 	case <-grace.C:
 	case <-ctx.Done():
@@ -120,7 +132,10 @@ func exitSoon(ctx context.Context, life Life) *Exit {
 
 // exitError is why a start failed whose process ended before it was ready.
 func exitError(e Exit) error {
-	if e.Err != nil {
+	switch {
+	case e.StartErr != nil:
+		return e.StartErr
+	case e.Err != nil:
 		return e.Err
 	}
 	return fmt.Errorf("ended with %s before it was ready", e.Status)
@@ -134,10 +149,11 @@ func (p *Pool) open(r *run) bool {
 		return false
 	}
 	r.opened = time.Now()
+	ev := p.eventLocked(r, EventOpened)
 	p.setLocked(Opened)
 	p.settleLocked()
 	p.mu.Unlock()
-	p.tell(p.event(r, EventOpened))
+	p.tell(ev)
 	return true
 }
 
@@ -165,10 +181,13 @@ func (p *Pool) ended(r *run, e Exit) {
 	}
 	p.disarmLocked()
 	p.forgiveLocked(r)
-	r.reason = ReasonExited
-	if e.Err != nil {
+	r.reason, r.crash = ReasonExited, e.Err
+	if r.crash == nil && e.Left && time.Since(r.opened) < settledAfter {
+		r.crash = exitError(e)
+	}
+	if r.crash != nil {
 		r.reason = ReasonCrashed
-		p.failureLocked(e.Err)
+		p.failureLocked(r.crash)
 	}
 	p.stats.stop(r.reason)
 	p.endLocked(e.Left)
@@ -182,7 +201,7 @@ func (p *Pool) failed(r *run, err error, exit *Exit) {
 		p.mu.Unlock()
 		return
 	}
-	r.failed = &StartError{Gen: r.gen, Err: err}
+	p.failure = &StartError{Gen: r.gen, Err: err}
 	r.reason = ReasonNotReady
 	if errors.Is(err, ReasonTimeout) {
 		r.reason = ReasonTimeout
@@ -190,10 +209,10 @@ func (p *Pool) failed(r *run, err error, exit *Exit) {
 	p.stats.failed++
 	p.stats.stop(r.reason)
 	p.failureLocked(err)
+	ev := p.eventLocked(r, EventStartFailed)
+	ev.Err = p.failure
 	p.endLocked(r.life != nil && (exit == nil || exit.Left))
 	p.mu.Unlock()
-	ev := p.event(r, EventStartFailed)
-	ev.Err = r.failed
 	p.tell(ev)
 }
 
@@ -262,6 +281,12 @@ func (p *Pool) gone(r *run) {
 func (p *Pool) event(r *run, kind EventKind) Event {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.eventLocked(r, kind)
+}
+
+// eventLocked is event for a caller who holds the lock because it is about to
+// wake those whom the event counts as waiting.
+func (p *Pool) eventLocked(r *run, kind EventKind) Event {
 	ev := Event{
 		Kind: kind, Gen: r.gen, Life: r.life, Who: r.who, Waiting: p.waiting,
 		Reason: r.reason, Uptime: time.Since(r.started),

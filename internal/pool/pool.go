@@ -78,21 +78,21 @@ type Pool struct {
 	force context.Context // done once stops are to be made by force
 	kill  context.CancelFunc
 
-	mu   sync.Mutex
-	cond *sync.Cond // on mu; broadcast when a waiting Get or Shutdown should look again
+	mu sync.Mutex
 
 	// The fields below are guarded by mu.
 	state     State
-	run       *run          // the life in progress; nil in closed
-	told      chan struct{} // closed when the last life has told its end
-	gen       uint64        // of the newest life
-	waiting   int           // calls of Get that wait
-	quit      bool          // Shutdown was called: no new start, no new lease
-	failures  int           // in a row, for the hold-back
-	notBefore time.Time     // no start before this moment
-	retry     *time.Timer   // wakes the waiting when the hold-back is over; nil unless held back with somebody waiting
-	idle      *time.Timer   // nil unless opened without a lease
-	nudging   bool          // a broadcast for those who left is under way
+	waiters   map[*waiter]struct{} // whom a change wakes
+	run       *run                 // the life in progress; nil in closed
+	told      chan struct{}        // closed when the last life has told its end
+	gen       uint64               // of the newest life
+	waiting   int                  // calls of Get that wait
+	quit      bool                 // Shutdown was called: no new start, no new lease
+	failures  int                  // in a row, for the hold-back
+	failure   *StartError          // of the newest start that failed; nil before
+	notBefore time.Time            // no start before this moment
+	retry     *time.Timer          // wakes the waiting when the hold-back is over; nil unless held back with somebody waiting
+	idle      *time.Timer          // nil unless opened without a lease
 	stats     stats
 }
 
@@ -105,16 +105,19 @@ type run struct {
 	ctx    context.Context // done when the start is given up
 	giveUp context.CancelCauseFunc
 
-	// Written by the monitor before the pool is opened, read by holders of a lease.
-	life Life
-	addr net.Addr
+	// Written before the pool is opened, read by the monitor and by holders of
+	// a lease. addr and err are what Ready answered, once answered is closed.
+	life     Life
+	addr     net.Addr
+	err      error
+	answered chan struct{}
 
 	ended chan struct{} // closed, under the pool's mu, when the started process has ended
 
 	// Guarded by the pool's mu.
 	stop    chan struct{} // closed when it was decided to leave starting or opened
 	reason  Reason        // why it is being stopped, or why it ended
-	failed  *StartError   // set when the start failed
+	crash   error         // for ReasonCrashed, how it ended
 	leases  int
 	started time.Time
 	opened  time.Time // zero until opened
@@ -122,9 +125,8 @@ type run struct {
 
 // New returns a closed pool. It starts nothing before the first Get.
 func New(res Resource, cfg Config) *Pool {
-	p := &Pool{res: res, cfg: cfg, told: make(chan struct{})}
+	p := &Pool{res: res, cfg: cfg, waiters: make(map[*waiter]struct{}), told: make(chan struct{})}
 	p.force, p.kill = context.WithCancel(context.Background())
-	p.cond = sync.NewCond(&p.mu)
 	p.stats.since = time.Now()
 	close(p.told)
 	return p
@@ -152,16 +154,17 @@ func (p *Pool) Get(ctx context.Context, who string) (*Lease, error) {
 	if p.state == Opened && !p.quit && ctx.Err() == nil {
 		return p.leaseLocked(), nil
 	}
-	unhook := context.AfterFunc(ctx, p.nudge)
-	defer unhook()
 	p.waiting++
 	defer p.leaveQueueLocked()
 
-	var joined *run // the start this caller waits for
+	awaited := p.gen + 1 // the first start whose failure concerns this caller
+	if p.state == Starting {
+		awaited = p.gen
+	}
 	for {
 		switch {
-		case joined != nil && joined.failed != nil:
-			return nil, joined.failed
+		case p.failure != nil && p.failure.Gen >= awaited:
+			return nil, p.failure
 		case p.quit:
 			return nil, ErrShutdown
 		case ctx.Err() != nil:
@@ -171,10 +174,7 @@ func (p *Pool) Get(ctx context.Context, who string) (*Lease, error) {
 		case p.state == Closed:
 			p.startLocked(who)
 		}
-		if p.state == Starting {
-			joined = p.run
-		}
-		p.cond.Wait()
+		p.waitLocked(ctx)
 	}
 }
 
@@ -196,17 +196,18 @@ func (p *Pool) Put(l *Lease) {
 // as soon as there is none, the life is stopped. Shutdown returns when nothing
 // of it is left, which takes as long as the resource's own stop.
 func (p *Pool) Shutdown(ctx context.Context) {
-	unhook := context.AfterFunc(ctx, p.wake)
-	defer unhook()
 	p.mu.Lock()
 	p.quit = true
-	p.disarmLocked()
-	p.cond.Broadcast()
+	p.changeLocked()
 	for p.state != Closed {
 		if p.state == Starting || p.state == Opened && (p.run.leases == 0 || ctx.Err() != nil) {
 			p.leaveLocked(ReasonQuit)
 		}
-		p.cond.Wait()
+		if p.state == Opened {
+			p.waitLocked(ctx)
+		} else {
+			p.waitLocked(context.Background()) // bounded: the life is being stopped
+		}
 	}
 	told := p.told
 	p.mu.Unlock()
@@ -232,7 +233,8 @@ func (l *Lease) Addr() net.Addr { return l.run.addr }
 func (l *Lease) Gen() uint64 { return l.run.gen }
 
 // Done returns a channel that is closed when the started process of this life
-// has ended. The lease no longer counts from then on.
+// has ended by itself, or all of a life that was stopped is gone. The lease no
+// longer counts from then on.
 func (l *Lease) Done() <-chan struct{} { return l.run.ended }
 
 // Ready waits until the life takes connections and returns where. It is for a
@@ -265,7 +267,7 @@ func (p *Pool) settleLocked() {
 		return
 	}
 	if p.quit {
-		p.cond.Broadcast()
+		p.changeLocked()
 		return
 	}
 	if p.cfg.Idle > 0 && p.idle == nil {
@@ -317,7 +319,7 @@ func (p *Pool) startLocked(who string) {
 	r := &run{
 		gen: p.gen, who: who, started: time.Now(),
 		prev: p.told, told: make(chan struct{}),
-		ended: make(chan struct{}), stop: make(chan struct{}),
+		answered: make(chan struct{}), ended: make(chan struct{}), stop: make(chan struct{}),
 	}
 	r.ctx, r.giveUp = context.WithCancelCause(context.Background())
 	p.run, p.told = r, r.told
@@ -326,12 +328,16 @@ func (p *Pool) startLocked(who string) {
 	go p.monitor(r)
 }
 
-// endHoldBack lets the waiting start again.
+// endHoldBack lets the waiting start again. A call that comes so late that
+// starts are held back anew changes nothing: another timer is armed for that.
 func (p *Pool) endHoldBack() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if time.Until(p.notBefore) > 0 {
+		return
+	}
 	p.retry = nil
-	p.cond.Broadcast()
+	p.changeLocked()
 }
 
 // leaveLocked decides that the current life is to be stopped. The monitor
@@ -346,32 +352,43 @@ func (p *Pool) leaveLocked(why Reason) {
 	p.setLocked(Shutdown)
 }
 
-// setLocked changes the state and wakes everybody who waits for a change.
+// setLocked changes the state.
 func (p *Pool) setLocked(s State) {
 	p.stats.leave(p.state, time.Now())
 	p.state = s
-	p.cond.Broadcast()
+	p.changeLocked()
 }
 
-// nudgeDelay is how long departures are collected before the waiting are woken.
-const nudgeDelay = time.Millisecond
+// waiter is one call of Get or Shutdown that waits for a change. Each has a
+// Cond of its own, all of them on the pool's mu, so that whoever leaves wakes
+// nobody but himself: clients leave in crowds, and one Cond for all would make
+// that quadratic.
+type waiter struct {
+	mu   *sync.Mutex
+	cond *sync.Cond
+}
 
-// nudge wakes the waiting soon, so that a caller whose context has ended finds
-// out. Callers leave in crowds, and a broadcast wakes all who still wait: one
-// for everybody who left within nudgeDelay keeps that from becoming quadratic.
-func (p *Pool) nudge() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.nudging {
-		p.nudging = true
-		time.AfterFunc(nudgeDelay, p.wake)
+// leave wakes the waiter because its context is done.
+func (w *waiter) leave() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cond.Signal()
+}
+
+// changeLocked makes everybody who waits look again.
+func (p *Pool) changeLocked() {
+	for w := range p.waiters {
+		w.cond.Signal()
 	}
 }
 
-// wake makes everybody who waits look again.
-func (p *Pool) wake() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.nudging = false
-	p.cond.Broadcast()
+// waitLocked gives up the lock until there is reason to look again: something
+// has changed, or ctx is done.
+func (p *Pool) waitLocked(ctx context.Context) {
+	w := &waiter{mu: &p.mu, cond: sync.NewCond(&p.mu)}
+	unhook := context.AfterFunc(ctx, w.leave)
+	p.waiters[w] = struct{}{}
+	w.cond.Wait()
+	delete(p.waiters, w)
+	unhook()
 }

@@ -10,8 +10,9 @@ import (
 type Resource interface {
 	// Start brings life number gen into being and returns as soon as it
 	// exists, ready or not. An error means that nothing of it exists; it is
-	// shown to people, with its cause and a hint. The pool calls Start only
-	// when everything of the life before is gone.
+	// shown to people, with its cause and a hint. ctx bounds the call, not the
+	// life. The pool calls Start only when everything of the life before is
+	// gone.
 	Start(ctx context.Context, gen uint64) (Life, error)
 }
 
@@ -31,7 +32,8 @@ type Life interface {
 	// Stop ends whatever is left of the life and returns when all of it is
 	// gone and reaped. It is polite at first (stop signal, then a grace period
 	// of the resource's own) and forceful as soon as ctx is done. Calling it
-	// for a life of which nothing is left returns at once.
+	// for a life of which nothing is left returns at once. After an exit that
+	// left nothing it need not be called.
 	Stop(ctx context.Context)
 }
 
@@ -40,6 +42,10 @@ type Exit struct {
 	// Err is nil when it ended by itself with status 0. Otherwise it says how
 	// it ended, with the last lines it printed and a hint where there is one.
 	Err error
+	// StartErr says the same, also for status 0, to somebody who expected the
+	// process to stay: it is why the start failed if there was one under way.
+	// It may be nil for status 0.
+	StartErr error
 	// Status is the exit in few words, for logs: "exit status 3", "signal: killed".
 	Status string
 	// Left is true while other processes of its tree still live.

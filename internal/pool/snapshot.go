@@ -47,7 +47,7 @@ type Event struct {
 	Reason  Reason        // Shutdown, Closed: why
 	Took    time.Duration // once opened: from the start until ready
 	Uptime  time.Duration // since the start
-	Err     error         // StartFailed: a *StartError
+	Err     error         // StartFailed: a *StartError; Closed: why, for ReasonCrashed
 	Exit    Exit          // Closed: how the process ended; the zero Exit if none was started
 }
 

@@ -1,0 +1,303 @@
+package pool_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"tiproxy/internal/pool"
+	"tiproxy/internal/pool/pooltest"
+)
+
+// walk is a world with what must be true of it. Its account of the pool comes
+// from the clients, the resource and the events.
+type walk struct {
+	*world
+	t       *rapid.T
+	cfg     pool.Config
+	born    time.Time
+	cancels []context.CancelFunc
+
+	seen      int                // events accounted for
+	openedAt  time.Time          // of the newest life; zero if not opened
+	lastPut   time.Time          // of a lease of the newest life
+	failures  int                // in a row
+	heldUntil time.Time          // no start before
+	lastFail  uint64             // newest start that failed
+	ended     uint64             // newest life whose end was accounted for
+	awaited   map[*client]uint64 // first start whose failure a waiting client must be told
+	least     map[*client]uint64 // no earlier start concerns a client
+	back      map[*client]bool   // has given his lease back
+
+	quit         bool
+	startsAtQuit int // -1 until it is known
+	returned     atomic.Bool
+}
+
+func newWalk(t *rapid.T, cfg pool.Config) *walk {
+	return &walk{
+		world: newWorld(t, cfg, pooltest.Script{}), t: t, cfg: cfg, born: time.Now(),
+		awaited: map[*client]uint64{}, least: map[*client]uint64{}, back: map[*client]bool{}, startsAtQuit: -1,
+	}
+}
+
+// put gives a lease back, for the first time or again.
+func (w *walk) put(c *client) {
+	c.Put()
+	if !w.back[c] && c.lease.Gen() == w.Snapshot().Gen {
+		w.lastPut = time.Now()
+	}
+	w.back[c] = true
+}
+
+func (w *walk) waiting() []*client {
+	var list []*client
+	for _, c := range w.clients {
+		if !c.answered() {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// leaseholders are the clients who were given a lease, also those who have
+// given it back.
+func (w *walk) leaseholders() []*client {
+	var list []*client
+	for _, c := range w.clients {
+		if c.answered() && c.lease != nil {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// check looks at every invariant. Nothing moves while it does.
+func (w *walk) check(*rapid.T) {
+	synctest.Wait()
+	s := w.Snapshot()
+	w.account()
+	w.checkLives(s)
+	w.checkClients(s)
+	w.checkLeases(s)
+	w.checkTimers(s)
+	w.checkNumbers(s)
+	w.checkQuit(s)
+}
+
+// account takes the events since the last step into the account.
+func (w *walk) account() {
+	all := w.told()
+	for _, ev := range all[w.seen:] {
+		switch ev.Kind {
+		case pool.EventStarting:
+			w.openedAt, w.lastPut = time.Time{}, time.Time{}
+			w.that("I12: no start while held back", !ev.at.Before(w.heldUntil))
+		case pool.EventOpened:
+			w.openedAt = ev.at
+		case pool.EventStartFailed:
+			w.ended, w.lastFail = ev.Gen, ev.Gen
+			w.failed(ev.at)
+		default:
+			w.accountEnd(ev)
+		}
+	}
+	w.seen = len(all)
+}
+
+// accountEnd accounts for the first event that tells the end of a life.
+func (w *walk) accountEnd(ev told) {
+	if w.ended == ev.Gen {
+		return
+	}
+	w.ended = ev.Gen
+	if !w.openedAt.IsZero() && ev.at.Sub(w.openedAt) >= pool.StableAfter {
+		w.failures = 0
+	}
+	switch ev.Reason {
+	case pool.ReasonCrashed:
+		w.failed(ev.at)
+	case pool.ReasonIdle:
+		equal(w.t, "I7: idle stop at", ev.at, w.idleSince().Add(w.cfg.Idle))
+		for _, c := range w.leaseholders() {
+			w.that("I6: no idle stop under a lease", w.back[c] || c.lease.Gen() != ev.Gen)
+		}
+	}
+}
+
+func (w *walk) failed(at time.Time) {
+	w.heldUntil = at.Add(pauses[min(w.failures, len(pauses)-1)])
+	w.failures++
+}
+
+// idleSince is when the newest life was last used.
+func (w *walk) idleSince() time.Time {
+	if w.lastPut.After(w.openedAt) {
+		return w.lastPut
+	}
+	return w.openedAt
+}
+
+// that fails the walk unless ok.
+func (w *walk) that(rule string, ok bool) {
+	w.t.Helper()
+	if !ok {
+		w.t.Errorf("broken: %s; %+v", rule, w.Snapshot())
+	}
+}
+
+// checkLives: one life at most, and the one that the state says (I1-I3).
+func (w *walk) checkLives(s pool.Snapshot) {
+	w.that("I1: rules of Resource", w.res.Err() == nil)
+	alive, spawning := w.res.Alive(), w.res.Starting()
+	w.that("I1: one life", len(alive) <= 1)
+	if s.State == pool.Closed {
+		w.that("I2: closed has no life", len(alive) == 0 && !spawning)
+		return
+	}
+	if len(alive) == 0 {
+		w.that("I3: state has its life", spawning && s.State != pool.Opened)
+		return
+	}
+	w.that("I3: the life is the newest", alive[0].Gen() == s.Gen)
+	w.that("I3: its process runs", !alive[0].Ended() || s.State == pool.Shutdown)
+	equal(w.t, "I4: calls of Start", uint64(w.res.Starts()), s.Gen)
+}
+
+// checkClients: whoever waits has a reason to, and whoever was told was told
+// what concerns him (I9, I10, I12).
+func (w *walk) checkClients(s pool.Snapshot) {
+	waiting := w.waiting()
+	equal(w.t, "I9: waiting", s.Waiting, len(waiting))
+	w.that("I10: nobody waits in opened", s.State != pool.Opened || len(waiting) == 0)
+	w.that("I14: nobody waits while the pool stops", !w.quit || len(waiting) == 0)
+	w.that("I10: a start is due", s.State != pool.Closed || len(waiting) == 0 || time.Now().Before(w.heldUntil))
+	for _, c := range waiting {
+		if _, known := w.awaited[c]; !known {
+			w.awaited[c] = awaitedIn(s)
+		}
+		w.that("I12: a failed start is told to all who waited for it", w.lastFail < w.awaited[c])
+	}
+	for _, c := range w.clients {
+		var failure *pool.StartError
+		if c.answered() && errors.As(c.err, &failure) {
+			w.that("told of a start that concerns him", failure.Gen >= max(w.awaited[c], w.least[c]))
+		}
+	}
+}
+
+// awaitedIn is the start that somebody waits for who comes then.
+func awaitedIn(s pool.Snapshot) uint64 {
+	if s.State == pool.Starting {
+		return s.Gen
+	}
+	return s.Gen + 1
+}
+
+// checkLeases: a lease names the life it belongs to, and counts while that
+// lives (I5, I6, I9).
+func (w *walk) checkLeases(s pool.Snapshot) {
+	held, granted := 0, uint64(0)
+	for _, c := range w.leaseholders() {
+		granted++
+		done := isDone(c)
+		inUse := s.State == pool.Opened || s.State == pool.Shutdown
+		w.that("I5: a lease of a life that goes on is of the newest", done || inUse && c.lease.Gen() == s.Gen)
+		w.that("I5: the life of a lease that is done has ended", !done || s.State != pool.Opened || c.lease.Gen() < s.Gen)
+		if !w.back[c] && !done {
+			held++
+		}
+	}
+	equal(w.t, "I9: connections", s.Connections, held)
+	equal(w.t, "I9: granted", s.Granted, granted)
+}
+
+// checkTimers: a timer is armed exactly when something is to come of it (I7, I11).
+func (w *walk) checkTimers(s pool.Snapshot) {
+	idle, holdBack := w.Armed()
+	equal(w.t, "I7: idle timer armed", idle, s.State == pool.Opened && s.Connections == 0 && !w.quit)
+	equal(w.t, "I4: hold-back timer armed", holdBack, s.State == pool.Closed && s.Waiting > 0)
+	if idle {
+		w.that("I11: idle time is not over", time.Now().Before(w.idleSince().Add(w.cfg.Idle)))
+	}
+	if w.failures > 0 {
+		equal(w.t, "I12: held until", s.HeldUntil, w.heldUntil)
+	}
+}
+
+// checkNumbers: what is counted fits together.
+func (w *walk) checkNumbers(s pool.Snapshot) {
+	var inState time.Duration
+	for _, d := range s.InState {
+		inState += d
+	}
+	equal(w.t, "sum of the states", inState, time.Since(w.born))
+	var stops uint64
+	for _, n := range s.Stops {
+		stops += n
+	}
+	if s.State == pool.Starting || s.State == pool.Opened {
+		stops++
+	}
+	equal(w.t, "lives ended and living", stops, s.Starts)
+}
+
+// shutdownReturns notes when Shutdown has returned.
+func (w *walk) shutdownReturns(ctx context.Context) {
+	w.Shutdown(ctx)
+	w.returned.Store(true)
+}
+
+// checkQuit: once the pool stops, nothing is started any more, and Shutdown
+// returns exactly when nothing is left (I13, I14).
+func (w *walk) checkQuit(s pool.Snapshot) {
+	if !w.quit {
+		return
+	}
+	equal(w.t, "I13: Shutdown has returned", w.returned.Load(), s.State == pool.Closed)
+	if w.startsAtQuit < 0 {
+		w.startsAtQuit = w.res.Starts()
+	}
+	equal(w.t, "I14: starts", w.res.Starts(), w.startsAtQuit)
+}
+
+// longest is longer than any stop, hold-back and start together.
+const longest = stopTime + time.Minute + 2*startTimeout + 10*time.Second
+
+// checkEnd: whoever waits is answered in bounded time, whatever went before,
+// and once everybody has left the pool closes by itself (I10, I11).
+func (w *walk) checkEnd() {
+	w.res.SetScript(pooltest.Script{Ready: time.Millisecond})
+	waited := w.waiting()
+	w.pass(longest)
+	for _, c := range waited {
+		w.that("I10: nobody is stranded", c.answered())
+	}
+	w.check(w.t)
+	for _, c := range w.waiting() {
+		c.leave(errGone)
+	}
+	w.settle()
+	for _, c := range w.leaseholders() {
+		w.put(c)
+	}
+	w.check(w.t)
+	w.pass(longest + w.cfg.Idle)
+	w.check(w.t)
+	w.that("I11: scales to zero", w.Snapshot().State == pool.Closed)
+}
+
+// finish ends the world, also after a failure.
+func (w *walk) finish() {
+	for _, c := range w.clients {
+		c.leave(errGone)
+	}
+	w.end()
+	for _, cancel := range w.cancels {
+		cancel()
+	}
+}

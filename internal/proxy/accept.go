@@ -1,0 +1,199 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	acceptPauseMin = 5 * time.Millisecond
+	acceptPauseMax = 500 * time.Millisecond
+	acceptCalm     = time.Second // without a failure, until an episode counts as over
+)
+
+// Serve accepts connections from l until Drain or Reset, and then returns nil.
+// It returns an error when l cannot accept any more. It closes l. Several
+// listeners may be served at once.
+//
+// At the limit of descriptors or memory it pauses, at most half a second at a
+// time: a listener that is readable and cannot be accepted from would spin.
+func (s *Server) Serve(l net.Listener) error {
+	defer l.Close()
+	if !s.track(l) {
+		return nil
+	}
+	shortage := episode{log: s.log, addr: l.Addr()}
+	defer shortage.end()
+	for {
+		if !s.takeSlot() {
+			return nil
+		}
+		nc, err := l.Accept()
+		if err == nil {
+			shortage.over()
+			s.start(nc)
+			continue
+		}
+		s.freeSlot()
+		switch {
+		case s.isDraining():
+			return nil
+		case scarce(err):
+			s.pause(shortage.begin(err))
+		case !fleeting(err):
+			return fmt.Errorf("accept on %s: %w", l.Addr(), err)
+		}
+	}
+}
+
+// start serves an accepted connection in a goroutine of its own.
+func (s *Server) start(nc net.Conn) {
+	c := &conn{srv: s, client: nc, since: time.Now()}
+	if !s.add(c) {
+		c.refuse()
+		return
+	}
+	go c.serve()
+}
+
+// track remembers a listener for Drain. It reports false after Drain.
+func (s *Server) track(l net.Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return false
+	}
+	s.listeners[l] = struct{}{}
+	return true
+}
+
+// isDraining reports whether Drain or Reset was called.
+func (s *Server) isDraining() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.draining
+}
+
+// takeSlot waits for a place for one more connection. It reports false when
+// the server drains.
+func (s *Server) takeSlot() bool {
+	if s.slots == nil {
+		return !s.isDraining()
+	}
+	select {
+	case s.slots <- struct{}{}:
+		return true
+	case <-s.held.Done():
+		return false
+	}
+}
+
+// freeSlot gives a place back.
+func (s *Server) freeSlot() {
+	if s.slots != nil {
+		<-s.slots
+	}
+}
+
+// pause waits for d, or until the server drains.
+func (s *Server) pause(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-s.held.Done():
+	}
+}
+
+// scarce reports that an accept or a dial failed for want of descriptors,
+// memory or ports, which comes back by itself.
+func scarce(err error) bool {
+	return isErrno(err, syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM)
+}
+
+// fleeting reports that accept failed because of the one connection that it
+// was to return. accept(2) wants such errors of the network treated like EAGAIN.
+func fleeting(err error) bool {
+	return isErrno(err, syscall.ECONNABORTED, syscall.EINTR, syscall.EAGAIN, syscall.EPERM,
+		syscall.EPROTO, syscall.ENETDOWN, syscall.ENETUNREACH, syscall.EHOSTDOWN,
+		syscall.EHOSTUNREACH, syscall.ENOPROTOOPT, syscall.EOPNOTSUPP)
+}
+
+// isErrno reports whether err wraps one of the given errors.
+func isErrno(err error, any ...syscall.Errno) bool {
+	var e syscall.Errno
+	if !errors.As(err, &e) {
+		return false
+	}
+	for _, want := range any {
+		if e == want {
+			return true
+		}
+	}
+	return false
+}
+
+// episode is a time in which accept fails for want of something. It is told
+// with one line when it begins and one when it is over, however often accept
+// fails and succeeds in between.
+type episode struct {
+	log  *slog.Logger
+	addr net.Addr
+
+	mu     sync.Mutex
+	since  time.Time     // zero unless an episode is under way
+	next   time.Duration // the pause after the next failure
+	failed int
+	calm   *time.Timer // runs from a success on; nil otherwise
+}
+
+// begin notes a failure and returns how long to pause.
+func (e *episode) begin(err error) time.Duration {
+	e.mu.Lock()
+	fresh := e.since.IsZero()
+	if fresh {
+		e.since, e.failed = time.Now(), 0
+	}
+	if e.calm != nil {
+		e.calm.Stop()
+		e.calm = nil
+	}
+	e.failed++
+	e.next = min(max(2*e.next, acceptPauseMin), acceptPauseMax)
+	pause := e.next
+	e.mu.Unlock()
+	if fresh {
+		e.log.Warn("accept paused", "bind", e.addr.String(), "err", err)
+	}
+	return pause
+}
+
+// over notes a success. The episode has ended when no failure follows soon.
+func (e *episode) over() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.next = 0
+	if !e.since.IsZero() && e.calm == nil {
+		e.calm = time.AfterFunc(acceptCalm, e.end)
+	}
+}
+
+// end tells that the episode is over, if there is one.
+func (e *episode) end() {
+	e.mu.Lock()
+	since, failed := e.since, e.failed
+	e.since = time.Time{}
+	if e.calm != nil {
+		e.calm.Stop()
+		e.calm = nil
+	}
+	e.mu.Unlock()
+	if !since.IsZero() {
+		e.log.Info("accept resumed", "bind", e.addr.String(), "after", time.Since(since), "refused", failed)
+	}
+}

@@ -1,0 +1,205 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+
+	"tiproxy/internal/pool"
+)
+
+const (
+	// fastDial bounds the dial of a client that is not watched yet. A child
+	// that is ready answers within the round trip; one whose backlog is full
+	// makes the kernel repeat its SYN after a second.
+	fastDial = time.Second
+	// slowDial bounds one dial of a held client, so that the end of the child
+	// on another machine, which refuses nothing any more, is noticed.
+	slowDial = 10 * time.Second
+
+	refusedPauseMin = time.Millisecond
+	refusedPauseMax = 250 * time.Millisecond
+)
+
+var errEarlyReset = errors.New("connection reset before a byte was moved")
+
+// patience is how long, and how often, a client is tried with a child that
+// lives but takes no connection.
+type patience struct {
+	last  error         // the newest refusal; nil if there was none
+	until time.Time     // when the client is given up; zero: never
+	next  time.Time     // no dial before
+	pause time.Duration // between the last dial and next
+}
+
+// refused notes that a dial failed. Readiness and refusal may contradict each
+// other, so dials are spread out on their own.
+func (p *patience) refused(err error, hold time.Duration) {
+	now := time.Now()
+	if p.last == nil && hold > 0 {
+		p.until = now.Add(hold)
+	}
+	p.last = err
+	p.pause = min(max(2*p.pause, refusedPauseMin), refusedPauseMax)
+	p.next = now.Add(p.pause)
+}
+
+// forget lets the next life be dialed at once. The time it all may take stays.
+func (p *patience) forget() { p.pause, p.next = 0, time.Time{} }
+
+// connect returns a connection to a child that takes one, and holds the client
+// until there is one. The lease is held then.
+func (c *conn) connect() (net.Conn, error) {
+	if c.patience.last == nil {
+		if up := c.connectFast(); up != nil {
+			return up, nil
+		}
+	}
+	if departed(c.client) {
+		return nil, errClientLeft
+	}
+	ctx, cancel := context.WithCancelCause(c.srv.held)
+	defer cancel(nil)
+	w, err := watchDeparture(c.client, cancel)
+	if err != nil {
+		return nil, err
+	}
+	defer w.stop()
+	return c.connectHeld(ctx, cancel)
+}
+
+// connectFast is connect for the usual case: the child is ready and takes the
+// connection. It returns nil in every other one.
+func (c *conn) connectFast() net.Conn {
+	l, ok := c.srv.pool.TryGet()
+	if !ok {
+		return nil
+	}
+	c.hold(l)
+	up, err := dial(c.srv.held, l.Addr(), fastDial)
+	if err == nil && !over(l) {
+		return up
+	}
+	c.failed(up, err)
+	return nil
+}
+
+// connectHeld is connect for a client that is watched. ctx ends with the
+// reason when it is no use to go on.
+func (c *conn) connectHeld(ctx context.Context, cancel context.CancelCauseFunc) (net.Conn, error) {
+	var limit *time.Timer
+	for {
+		if c.patience.last != nil && limit == nil && !c.patience.until.IsZero() {
+			t := hourglass{cancel}
+			limit = time.AfterFunc(time.Until(c.patience.until), t.out)
+			defer limit.Stop()
+		}
+		l, err := c.leased(ctx)
+		if err != nil {
+			return nil, err
+		}
+		addr, err := c.takesConnections(ctx, l)
+		if err != nil {
+			c.release()
+			if cause := context.Cause(ctx); cause != nil {
+				return nil, cause
+			}
+			continue
+		}
+		up, err := dial(ctx, addr, slowDial)
+		if err == nil && !over(l) {
+			return up, nil
+		}
+		c.failed(up, err)
+		if cause := context.Cause(ctx); cause != nil {
+			return nil, cause
+		}
+	}
+}
+
+// hourglass ends the wait of a client that was held for too long.
+type hourglass struct{ cancel context.CancelCauseFunc }
+
+func (h hourglass) out() { h.cancel(errHeld) }
+
+// leased returns the connection's lease, and waits for one if it has none.
+func (c *conn) leased(ctx context.Context) (*pool.Lease, error) {
+	c.mu.Lock()
+	l := c.lease
+	c.mu.Unlock()
+	if l != nil && !over(l) {
+		return l, nil
+	}
+	if l != nil {
+		c.patience.forget()
+		c.release()
+	}
+	l, err := c.srv.pool.Get(ctx, name(c.client))
+	if err != nil {
+		return nil, err
+	}
+	c.hold(l)
+	return l, nil
+}
+
+// takesConnections returns where l's life is to be dialed. If it has refused
+// this client before, that is when the life is ready again, and not too soon
+// after the last try. An error means that the life is no use, or that ctx ended.
+func (c *conn) takesConnections(ctx context.Context, l *pool.Lease) (net.Addr, error) {
+	if c.patience.last == nil || c.patience.next.IsZero() {
+		return l.Addr(), nil
+	}
+	addr, notReady := l.Ready(ctx)
+	if notReady != nil && ctx.Err() == nil {
+		c.patience.refused(notReady, c.srv.cfg.Hold)
+	}
+	pause := time.NewTimer(time.Until(c.patience.next))
+	defer pause.Stop()
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-l.Done():
+		c.patience.forget()
+		return nil, errors.New("the child has ended")
+	case <-pause.C:
+		return addr, notReady
+	}
+}
+
+// failed puts away a connection that is no use and notes why, unless the life
+// is over: then the next one has refused nothing yet.
+func (c *conn) failed(up net.Conn, err error) {
+	if up != nil {
+		up.Close()
+	}
+	if err != nil {
+		c.patience.refused(err, c.srv.cfg.Hold)
+	}
+	c.mu.Lock()
+	l := c.lease
+	c.mu.Unlock()
+	if over(l) {
+		c.patience.forget()
+		c.release()
+	}
+}
+
+// over reports whether the lease's child has ended.
+func over(l *pool.Lease) bool {
+	select {
+	case <-l.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// dial connects to addr, within limit. Every failure means the same: nobody
+// takes a connection there now. Nagle is off and keepalive on (15 s, then 9
+// probes 15 s apart), which is what package net does unasked.
+func dial(ctx context.Context, addr net.Addr, limit time.Duration) (net.Conn, error) {
+	d := net.Dialer{Timeout: limit}
+	d.SetMultipathTCP(false) // splice needs plain TCP
+	return d.DialContext(ctx, addr.Network(), addr.String())
+}
