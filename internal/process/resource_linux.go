@@ -1,0 +1,157 @@
+package process
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"tiproxy/internal/pool"
+)
+
+// Resource starts the child of one service. It implements pool.Resource.
+type Resource struct {
+	host   *Host
+	cmd    Command
+	prober Prober
+	log    *slog.Logger
+}
+
+var _ pool.Resource = (*Resource)(nil)
+
+// NewResource returns a Resource whose lives are started by host. log takes
+// warnings about children that cannot be stopped or guarded; nil discards them.
+func NewResource(host *Host, cmd Command, prober Prober, log *slog.Logger) *Resource {
+	if cmd.StopSignal == 0 {
+		cmd.StopSignal = unix.SIGTERM
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Resource{host: host, cmd: cmd, prober: prober, log: log}
+}
+
+// Start spawns the child and its keeper. It returns the prober's error when that
+// sees no sense in a start, ErrHostClosed, or the kernel's error with a hint.
+func (r *Resource) Start(ctx context.Context, gen uint64) (pool.Life, error) {
+	if err := r.prober.Before(ctx); err != nil {
+		return nil, err
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	var pipes pipes
+	defer pipes.closeChildSide()
+	if err := pipes.open(); err != nil {
+		return nil, startError(&r.cmd, err)
+	}
+	mark := fmt.Sprintf("%s.%d%s", r.cmd.Service, gen, r.host.name)
+	pid, _, err := r.host.spawn(r.cmd.Path, r.cmd.Args, r.attr(&pipes, mark), false)
+	if err != nil {
+		pipes.closeOurSide()
+		return nil, startError(&r.cmd, err)
+	}
+	return r.live(pid, mark, &pipes), nil
+}
+
+// attr: Pdeathsig is a second belt beside the keeper. It is safe because the
+// spawning thread lives as long as the program.
+func (r *Resource) attr(p *pipes, mark string) *syscall.ProcAttr {
+	env := make([]string, 0, len(r.cmd.Env)+1)
+	return &syscall.ProcAttr{
+		Dir:   r.cmd.Dir,
+		Env:   append(append(env, r.cmd.Env...), MarkVariable+"="+mark),
+		Files: p.childSide(),
+		Sys:   &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL},
+	}
+}
+
+func (r *Resource) live(pid int, mark string, p *pipes) *life {
+	head, ok := readProc(pid) // it is unreaped, so it is there
+	if !ok {
+		head = proc{ident: ident{pid: pid}}
+	}
+	l := &life{
+		res:    r,
+		tree:   newTree(r.host, head.ident, mark),
+		tail:   &tail{},
+		exited: make(chan pool.Exit, 1),
+		dead:   make(chan struct{}),
+		told:   make(chan struct{}),
+		gone:   make(chan struct{}),
+		force:  make(chan struct{}),
+		ending: make(chan struct{}),
+		opened: make(chan struct{}, 1),
+		alone:  make(chan struct{}),
+	}
+	l.alive, l.end = context.WithCancelCause(context.Background())
+	l.out = [2]*copier{
+		newCopier(p.out, r.cmd.Stdout, l.tail, 0),
+		newCopier(p.err, r.cmd.Stderr, l.tail, 1),
+	}
+	go l.out[0].run()
+	go l.out[1].run()
+	go l.monitor()
+	go l.guard()
+	return l
+}
+
+// pipes are the child's three standard descriptors.
+type pipes struct {
+	null     int
+	outw     int
+	errw     int
+	out, err *os.File // our side
+}
+
+func (p *pipes) open() (err error) {
+	p.null, p.outw, p.errw = -1, -1, -1
+	if p.null, err = unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+		return &os.PathError{Op: "open", Path: os.DevNull, Err: err}
+	}
+	if p.out, p.outw, err = outputPipe(); err != nil {
+		return err
+	}
+	if p.err, p.errw, err = outputPipe(); err != nil {
+		p.closeOurSide()
+	}
+	return err
+}
+
+// outputPipe makes a pipe whose read end never blocks a thread. The write end
+// blocks, as programs expect it of their stdout.
+func outputPipe() (*os.File, int, error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return nil, -1, os.NewSyscallError("pipe2", err)
+	}
+	if err := unix.SetNonblock(fds[0], true); err != nil {
+		unix.Close(fds[0])
+		unix.Close(fds[1])
+		return nil, -1, os.NewSyscallError("fcntl", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "|child"), fds[1], nil
+}
+
+func (p *pipes) childSide() []uintptr {
+	return []uintptr{uintptr(p.null), uintptr(p.outw), uintptr(p.errw)}
+}
+
+func (p *pipes) closeChildSide() {
+	for _, fd := range []int{p.null, p.outw, p.errw} {
+		if fd > 0 {
+			unix.Close(fd)
+		}
+	}
+}
+
+func (p *pipes) closeOurSide() {
+	for _, f := range []*os.File{p.out, p.err} {
+		if f != nil {
+			f.Close()
+		}
+	}
+}

@@ -1,0 +1,269 @@
+package process
+
+import (
+	"slices"
+	"sync"
+)
+
+// tree tells who belongs to one child. A member is the child itself; whoever
+// descends from a member; whoever is in the child's process group or session;
+// whoever was a member once; and those orphans that came to us (we are the
+// reaper of all our descendants) and are ours to stop, see adopts.
+//
+// No single sign would do: double-forked and setsid processes leave the group
+// and lose their parents, programs that rewrite their title overwrite the
+// environment where the mark is, and the environment of another user's process
+// cannot be read without CAP_SYS_PTRACE.
+type tree struct {
+	host *Host
+	head ident // the child
+	mark string
+
+	// news gets a value when members were seen for the first time.
+	news chan struct{}
+
+	mu    sync.Mutex
+	known map[ident]bool // every member ever seen
+	uids  map[int]bool   // their users, only kept where adopts needs them
+}
+
+func newTree(h *Host, head ident, mark string) *tree {
+	t := &tree{host: h, head: head, mark: mark, news: make(chan struct{}, 1),
+		known: map[ident]bool{}, uids: map[int]bool{}}
+	h.mu.Lock()
+	h.trees[t] = true
+	h.mu.Unlock()
+	return t
+}
+
+// drop forgets the tree, which is gone.
+func (t *tree) drop() {
+	t.host.mu.Lock()
+	delete(t.host.trees, t)
+	t.host.mu.Unlock()
+}
+
+// members returns the living members, parents before children. It reads the
+// whole process table.
+func (t *tree) members() []proc {
+	var procs []proc
+	own, quiet := t.host.steady(func() { procs = allProcs() })
+	delete(own, t.head.pid)
+	isRoot := func(p proc) bool {
+		if p.pid == t.head.pid || p.pgrp == t.head.pid || p.session == t.head.pid || t.knows(p.ident) {
+			return true
+		}
+		return quiet && p.ppid == t.host.self.pid && p.alive() && t.adopts(p)
+	}
+	skip := func(p proc) bool {
+		return own[p.pid] || p.pid == t.host.self.pid || p.start < t.head.start
+	}
+	found := family(procs, isRoot, skip)
+	t.remember(found)
+	return found
+}
+
+// family returns the living processes among procs that are roots or descend
+// from one, parents before children, never passing through a skipped one. The
+// dead are passed through: a process may die while the table is being read.
+func family(procs []proc, isRoot, skip func(proc) bool) []proc {
+	kids := make(map[int][]proc, len(procs))
+	var found []proc
+	for _, p := range procs {
+		if skip(p) {
+			continue
+		}
+		if isRoot(p) {
+			found = append(found, p)
+			continue
+		}
+		kids[p.ppid] = append(kids[p.ppid], p)
+	}
+	for i := 0; i < len(found); i++ {
+		found = append(found, kids[found[i].pid]...)
+		delete(kids, found[i].pid)
+	}
+	return slices.DeleteFunc(parentsFirst(found), func(p proc) bool { return !p.alive() })
+}
+
+// parentsFirst orders roots that descend from one another.
+func parentsFirst(procs []proc) []proc {
+	at := make(map[int]proc, len(procs))
+	for _, p := range procs {
+		at[p.pid] = p
+	}
+	depth := func(p proc) (n int) {
+		for n < len(procs) {
+			parent, ok := at[p.ppid]
+			if !ok {
+				break
+			}
+			p, n = parent, n+1
+		}
+		return n
+	}
+	slices.SortStableFunc(procs, func(a, b proc) int { return depth(a) - depth(b) })
+	return procs
+}
+
+// adopts decides about an orphan that came to us. A mark of ours decides by
+// itself. Without one: only a process of our tree can have come to a program
+// that is not PID 1, unless another child's tree knows it or somebody in this
+// program started it (it is in our process group then). To PID 1 everybody's
+// orphans come; there a readable stranger stays a stranger, and one we may not
+// look into is a member if the tree has, or had, its user.
+func (t *tree) adopts(p proc) bool {
+	mark, readable := readMark(p.pid)
+	if mark == t.mark {
+		return true
+	}
+	_, giver, marked := parseMark(mark)
+	if marked && giver == t.host.self.ident {
+		return false
+	}
+	if t.host.ownGroup(p) || t.host.claimed(p.ident, t) {
+		return false
+	}
+	if !t.host.isInit() {
+		return true
+	}
+	if marked {
+		return t.knows(giver)
+	}
+	return !readable && t.hasUserOf(p.pid)
+}
+
+// claimed tells whether another living tree has had this process as a member.
+func (h *Host) claimed(id ident, asks *tree) bool {
+	h.mu.Lock()
+	others := make([]*tree, 0, len(h.trees))
+	for t := range h.trees {
+		if t != asks {
+			others = append(others, t)
+		}
+	}
+	h.mu.Unlock()
+	return slices.ContainsFunc(others, func(t *tree) bool { return t.knows(id) })
+}
+
+func (t *tree) knows(id ident) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.known[id]
+}
+
+func (t *tree) hasUserOf(pid int) bool {
+	uid, ok := readUID(pid)
+	head, headOK := readUID(t.head.pid) // its zombie still has one
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return ok && (t.uids[uid] || headOK && head == uid)
+}
+
+func (t *tree) remember(procs []proc) {
+	fresh := false
+	t.mu.Lock()
+	for _, p := range procs {
+		fresh = fresh || !t.known[p.ident]
+		t.known[p.ident] = true
+	}
+	t.mu.Unlock()
+	if fresh {
+		poke(t.news)
+	}
+	if t.host.isInit() {
+		t.rememberUsers(procs)
+	}
+}
+
+// rememberUsers is done at every look: a child may change its user at any time.
+func (t *tree) rememberUsers(procs []proc) {
+	for _, p := range procs {
+		if uid, ok := readUID(p.pid); ok {
+			t.mu.Lock()
+			t.uids[uid] = true
+			t.mu.Unlock()
+		}
+	}
+}
+
+// poke leaves a value in a channel of capacity 1.
+func poke(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// unsent returns the known members that are not in sent.
+func (t *tree) unsent(sent map[ident]bool) []ident {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var ids []ident
+	for id := range t.known {
+		if !sent[id] {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// Pids lists the tree's processes for a probe: cheaply, by the kernel's lists of
+// children, which may miss somebody for a moment. The probe asks again.
+func (t *tree) Pids() []int {
+	if !listsChildren() {
+		members := t.members()
+		pids := make([]int, len(members))
+		for i, p := range members {
+			pids[i] = p.pid
+		}
+		return pids
+	}
+	pids := append([]int{t.head.pid}, t.orphans()...)
+	seen := map[int]bool{t.host.self.pid: true}
+	pids = slices.DeleteFunc(pids, func(pid int) bool { return seenBefore(seen, pid) })
+	for i := 0; i < len(pids); i++ {
+		for _, kid := range childrenOf(pids[i]) {
+			if !seenBefore(seen, kid) {
+				pids = append(pids, kid)
+			}
+		}
+	}
+	return pids
+}
+
+func seenBefore(seen map[int]bool, pid int) bool {
+	if seen[pid] {
+		return true
+	}
+	seen[pid] = true
+	return false
+}
+
+// orphans returns the members among the processes that lost their parents.
+func (t *tree) orphans() []int {
+	var kids []int
+	own, quiet := t.host.steady(func() { kids = childrenOf(t.host.self.pid) })
+	if !quiet {
+		return nil
+	}
+	var found []proc
+	for _, pid := range kids {
+		if own[pid] {
+			continue
+		}
+		p, ok := readProc(pid)
+		if !ok || !p.alive() || p.start < t.head.start {
+			continue
+		}
+		if p.pgrp == t.head.pid || p.session == t.head.pid || t.knows(p.ident) || t.adopts(p) {
+			found = append(found, p)
+		}
+	}
+	t.remember(found)
+	pids := make([]int, len(found))
+	for i, p := range found {
+		pids[i] = p.pid
+	}
+	return pids
+}
