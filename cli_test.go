@@ -1,0 +1,287 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+var (
+	someExec = []string{"--exec", "sh"}
+	someDest = []string{"--dest", "127.0.0.1:3000"}
+	both     = join(someDest, someExec...)
+)
+
+func join(words []string, more ...string) []string { return append(slices.Clone(words), more...) }
+
+// wrongLines are command lines and what is said about them, line by line. DIR
+// stands for a directory that holds a file without execute permission, plain.
+var wrongLines = []struct {
+	name string
+	args []string
+	env  []string
+	want []string
+}{
+	{"nothing", nil, nil, []string{"--dest is missing", "--exec is missing"}},
+	{"no dest", someExec, nil, []string{"--dest is missing: say where the child listens, for example 127.0.0.1:3000"}},
+	{"no exec", someDest, nil, []string{"--exec is missing"}},
+	{"only the child's", []string{"--", "--dest", "127.0.0.1:3000", "demo"}, nil, []string{"--dest is missing", "--exec is missing"}},
+	{"empty dest", join([]string{"--dest", ""}, someExec...), nil, []string{"--dest is empty: write for example 127.0.0.1:3000"}},
+	{"partial dest", join([]string{"--dest", ":3000"}, someExec...), nil, []string{"write 127.0.0.1:3000"}},
+	{"dest without port", join([]string{"--dest=localhost"}, someExec...), nil, []string{"has no port"}},
+	{"dest port 0", join([]string{"--dest", "127.0.0.1:0"}, someExec...), nil, []string{"port 0"}},
+	{"dest is bind", join([]string{"--bind", ":3000"}, both...), nil, []string{"is where tiproxy itself listens (--bind :3000)"}},
+	{"dest is the default bind", join([]string{"--dest", "localhost:4000"}, someExec...), nil, []string{"is where tiproxy itself listens (--bind 127.0.0.1:4000)"}},
+	{"program not found", join([]string{"--exec", "no-such-program"}, someDest...), nil, []string{`"no-such-program" not found in PATH or in `}},
+	{"program path not found", join([]string{"--exec", "./no/such"}, someDest...), nil, []string{"no/such not found: check the path"}},
+	{"program is a directory", join([]string{"--exec", "DIR"}, someDest...), nil, []string{"DIR is a directory"}},
+	{"program not executable", join([]string{"--exec", "DIR/plain"}, someDest...), nil, []string{"DIR/plain is not executable: chmod +x"}},
+	{"program with arguments", join([]string{"--exec", "nc -l"}, someDest...), nil, []string{"write --exec nc -- -l"}},
+	{"workdir missing", join([]string{"--workdir", "DIR/nope"}, both...), nil, []string{"--workdir: DIR/nope does not exist"}},
+	{"workdir is a file", join([]string{"--workdir", "DIR/plain"}, both...), nil, []string{"DIR/plain is not a directory"}},
+	{"no unit", join([]string{"--idle", "30"}, both...), nil, []string{`--idle: "30" has no unit: write 30s`}},
+	{"negative", join([]string{"--stop-timeout=-1s"}, both...), nil, []string{"--stop-timeout: \"-1s\" is negative"}},
+	{"signal", join([]string{"--stop-signal", "TREM"}, both...), nil, []string{"write one of TERM, INT"}},
+	{"env", join([]string{"--env", "A"}, both...), nil, []string{`--env: "A" has no value: write A=VALUE`}},
+	{"ready", join([]string{"--ready", "http"}, both...), nil, []string{"write listen or dial"}},
+	{"log format", join([]string{"--log-format", "xml"}, both...), nil, []string{"--log-format: \"xml\" is not known: write auto, text or json"}},
+	{"log level", join([]string{"--log-level", "loud"}, both...), nil, []string{"write debug, info, warn or error"}},
+	{"several", join([]string{"--idle", "30", "--log-level", "loud", "word"}, someDest...), nil,
+		[]string{`leftover word "word"`, "--exec is missing", "--idle", "--log-level"}},
+	{"unknown flag", join([]string{"--idel", "30s"}, both...), nil, []string{"unknown flag --idel: did you mean --idle?"}},
+	{"flag of other programs", join([]string{"--listen", ":80"}, both...), nil, []string{"did you mean --bind?"}},
+	{"short for long", join([]string{"--start=5s"}, both...), nil, []string{"did you mean --start-timeout?"}},
+	{"nothing like it", join([]string{"--frobnicate"}, both...), nil, []string{"unknown flag --frobnicate: if it is for the child, put -- in front"}},
+	{"one dash", []string{"-dest", "127.0.0.1:3000"}, nil, []string{"-dest: flags have two dashes: write --dest"}},
+	{"one dash and =", []string{"-idle=3s"}, nil, []string{"write --idle"}},
+	{"-help", []string{"-help"}, nil, []string{"write --help"}},
+	{"the child's flag", join(both, "-l", "-k"), nil, []string{"unknown flag -l: if it is for the child, put -- in front"}},
+	{"leftover", join(both, "a", "b"), nil, []string{`leftover word "a": if it is for the child, put -- in front of the child's arguments: -- a b`}},
+	{"misspelt command", []string{"demmo"}, nil, []string{"did you mean tiproxy demo?", "--dest is missing", "--exec is missing"}},
+	{"a command behind flags", join(both, "demo"), nil, []string{`tiproxy demo has no flag --dest: if "demo" is for the child, put -- in front of it`}},
+	{"no value", []string{"--dest"}, nil, []string{"--dest needs a value: write --dest ADDR"}},
+	{"swallowed flag", []string{"--dest", "--exec", "sh"}, nil, []string{"--dest needs a value, but --exec comes behind it"}},
+	{"no flag at all", []string{"--=3"}, nil, []string{"is not a flag"}},
+	{"variable", both, []string{"TIPROXY_IDLE=30"}, []string{`TIPROXY_IDLE: "30" has no unit: write 30s`}},
+	{"variable for env", both, []string{"TIPROXY_ENV=A=1\nB\n"}, []string{`TIPROXY_ENV: "B" has no value`}},
+	{"misspelt variable", someExec, []string{"TIPROXY_DST=127.0.0.1:3000"}, []string{"did you mean TIPROXY_DEST?", "--dest is missing"}},
+	{"too many connections", join([]string{"--max-connections", "2000000000"}, both...), nil, []string{"(ulimit -n): raise it or write at most "}},
+	{"far dest", join([]string{"--dest", "203.0.113.1:80"}, someExec...), nil, []string{"write --ready dial"}},
+	{"newline", join([]string{"--workdir", "/a\nb"}, both...), nil, []string{`/a\nb does not exist`}},
+	{"words for completion", []string{"completion", "bash", "x"}, nil, []string{`unknown command "x"`}},
+	{"words for the demo", []string{"demo", "x"}, nil, []string{`leftover word "x": tiproxy demo brings its own server`}},
+	{"words for the demo's child", []string{"demo", "--", "x"}, nil, []string{`leftover word "x"`}},
+	{"bad idle for the demo", []string{"demo", "--idle", "5"}, nil, []string{`--idle: "5" has no unit`}},
+}
+
+func TestCommandLine_WrongOnesSayWhatWouldBeRight(t *testing.T) {
+	t.Parallel()
+	dir := shortDir(t)
+	must(t, os.WriteFile(filepath.Join(dir, "plain"), nil, 0o644))
+	for _, tt := range wrongLines {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var args []string
+			for _, arg := range tt.args {
+				args = append(args, strings.ReplaceAll(arg, "DIR", dir))
+			}
+			r := start(t, tt.env, args...)
+			r.exits(exitUsage)
+			lines := strings.Split(strings.TrimSuffix(r.stderr.text(), "\n"), "\n")
+			if len(lines) != len(tt.want)+1 || lines[len(lines)-1] != "see tiproxy --help" {
+				t.Fatalf("%d lines, want %d and a hint", len(lines), len(tt.want))
+			}
+			for i, want := range tt.want {
+				want = strings.ReplaceAll(want, "DIR", dir)
+				if !strings.HasPrefix(lines[i], "tiproxy: ") || !strings.Contains(lines[i], want) {
+					t.Errorf("line %q does not say %q", lines[i], want)
+				}
+			}
+			if out := r.stdout.text(); out != "" {
+				t.Errorf("stdout holds %q", out)
+			}
+		})
+	}
+}
+
+func TestCommandLine_WrongOneOpensNothing(t *testing.T) {
+	t.Parallel()
+	dir := shortDir(t)
+	started := filepath.Join(dir, "started")
+	r := start(t, nil, "--bind", "unix:"+dir+"/bind", "--dest", "unix:"+dir+"/dest", "--idle", "30", "--exec", "touch", "--", started)
+	r.exits(exitUsage)
+	if files, _ := os.ReadDir(dir); len(files) > 0 {
+		t.Errorf("a wrong command line made %v", files)
+	}
+}
+
+func TestHelp_ShowsExamplesFirst(t *testing.T) {
+	t.Parallel()
+	for _, arg := range []string{"--help", "-h", "help"} {
+		r := start(t, nil, arg)
+		r.exits(exitStopped)
+		text := r.stdout.text()
+		last := -1
+		for _, part := range []string{
+			"Examples:", "tiproxy --dest 127.0.0.1:3000 --exec ncat --workdir /usr/sbin -- -l -k -p 3000 -4 -v\n", "-v --broker\n",
+			"Usage:", "  --bind ADDR ", "  --exec PROGRAM ", "  --idle DURATION ", "(default: 1m)", "--version", "TIPROXY_START_TIMEOUT=5m", "Exit status:",
+		} {
+			at := strings.Index(text, part)
+			if at <= last {
+				t.Errorf("tiproxy %s: %q is missing or comes too early", arg, part)
+			}
+			last = max(last, at)
+		}
+		for _, s := range settings() {
+			if !strings.Contains(text, "\n  --"+s.name+" "+s.arg+" ") {
+				t.Errorf("tiproxy %s does not show --%s %s", arg, s.name, s.arg)
+			}
+		}
+		if r.stderr.text() != "" {
+			t.Errorf("tiproxy %s writes to stderr", arg)
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	t.Parallel()
+	r := start(t, nil, "--version")
+	r.exits(exitStopped)
+	for _, part := range []string{"tiproxy ", "commit ", "go1."} {
+		if !strings.Contains(r.stdout.text(), part) || strings.Count(r.stdout.text(), "\n") != 1 {
+			t.Errorf("%q is not one line with %q", r.stdout.text(), part)
+		}
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	t.Parallel()
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		r := start(t, nil, "completion", shell)
+		r.exits(exitStopped)
+		if !strings.Contains(r.stdout.text(), "tiproxy") {
+			t.Errorf("no completion for %s", shell)
+		}
+	}
+	r := start(t, nil, "__complete", "--ready", "")
+	r.exits(exitStopped)
+	if !strings.HasPrefix(r.stdout.text(), "listen\ndial\n") {
+		t.Errorf("--ready is completed to %q", r.stdout.text())
+	}
+}
+
+func TestArgs_ReachTheChildByteForByte(t *testing.T) {
+	t.Parallel()
+	words := []string{"demo", "--", "--help", "--dest", "-h", "help", "completion", "__complete", "", "a b", "$HOME`id`;|&*?", "line\nline", "\xff\xfe", "--idle=30", "ü"}
+	r := start(t, nil, append(serving(t, "prints"), words...)...)
+	says(t, r.dial(), "hello")
+	var got struct{ Args, Env []string }
+	if !poll(func() bool { return json.Unmarshal([]byte(r.stdout.text()), &got) == nil }) {
+		t.Fatalf("the child printed %q", r.stdout.text())
+	}
+	if !slices.Equal(got.Args, toHex(words)) {
+		t.Errorf("the child got %q, want %q", got.Args, toHex(words))
+	}
+	if first := r.stderr.text(); strings.Contains(first, "$HOME") {
+		t.Error("arguments are in the log")
+	}
+}
+
+func TestEnvironment_StandsForFlags(t *testing.T) {
+	t.Parallel()
+	dir := shortDir(t)
+	env := []string{
+		"TIPROXY_BIND=127.0.0.1:0", "TIPROXY_DEST=unix:" + dir + "/child", "TIPROXY_EXEC=" + self(), "TIPROXY_WORKDIR=" + dir,
+		"TIPROXY_ENV=" + roleVariable + "=child\nA=1,2\nB=", "TIPROXY_IDLE=50ms", "TIPROXY_LOG_LEVEL=error", "TIPROXY_STOP_TIMEOUT=",
+		"TIPROXY_CHILD=outer.1@1.1", "TIPROXY_IDEL=3s", "TIPROXY_XYZZY=1", "LISTEN_FDS=1", "NOTIFY_SOCKET=/x",
+	}
+	r := start(t, env, "--log-level", "info", "--", "prints", "unix", dir+"/child")
+	first := r.logged("unknown environment variable", 1)
+	if first["name"] != "TIPROXY_IDEL" || first["did_you_mean"] != "TIPROXY_IDLE" || first["level"] != "WARN" {
+		t.Errorf("warning %v", first)
+	}
+	if second := r.logged("unknown environment variable", 2); second["name"] != "TIPROXY_XYZZY" || second["did_you_mean"] != nil {
+		t.Errorf("warning %v", second)
+	}
+	c := r.dial()
+	says(t, c, "hello")
+	c.Close()
+	r.logged(msgClosed, 1) // TIPROXY_IDLE
+	if r.find("unknown environment variable", 3) != nil {
+		t.Error("a third variable is said to be unknown")
+	}
+	var got struct{ Env []string }
+	must(t, json.Unmarshal([]byte(r.stdout.text()), &got))
+	for _, kv := range []string{"A=1,2", "B="} {
+		if !slices.Contains(got.Env, kv) {
+			t.Errorf("the child has no %s", kv)
+		}
+	}
+	for _, kv := range got.Env {
+		if strings.HasPrefix(kv, "LISTEN_") || strings.HasPrefix(kv, "NOTIFY_") || strings.HasPrefix(kv, envPrefix) && !strings.HasPrefix(kv, childMark+"=") {
+			t.Errorf("the child has %s", kv)
+		}
+	}
+}
+
+func TestEnvironment_FlagsWin(t *testing.T) {
+	t.Parallel()
+	r := start(t, []string{"TIPROXY_BIND=not an address", "TIPROXY_IDLE=30", "TIPROXY_ENV=broken"}, serving(t, "serves", "--idle", "1m")...)
+	says(t, r.dial(), "hello")
+}
+
+func TestClosest(t *testing.T) {
+	t.Parallel()
+	known := []string{"bind", "dest", "exec", "idle", "start-timeout", "stop-timeout", "log-level"}
+	for name, want := range map[string]string{
+		"idel": "idle", "dets": "dest", "exce": "exec", "bin": "bind", "starttimeout": "start-timeout", "stop_timeout": "stop-timeout",
+		"start": "start-timeout", "stop": "stop-timeout", "loglevel": "log-level", "target": "dest", "cmd": "exec", "verbose": "log-level",
+		"xyzzy": "", "i": "", "": "", "frobnicate": "", "DEST": "dest",
+	} {
+		if got := closest(name, known); got != want {
+			t.Errorf("closest(%q) = %q, want %q", name, got, want)
+		}
+	}
+	for _, tt := range []struct {
+		a, b string
+		want int
+	}{{"", "", 0}, {"a", "", 1}, {"ab", "ba", 1}, {"idle", "idel", 1}, {"kitten", "sitting", 3}} {
+		if got := distance(tt.a, tt.b); got != tt.want || distance(tt.b, tt.a) != tt.want {
+			t.Errorf("distance(%q, %q) = %d, want %d", tt.a, tt.b, got, tt.want)
+		}
+	}
+}
+
+func TestReadable(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[time.Duration]string{
+		0: "0s", 12345678: "12.3ms", 1234: "1.23µs", 999999999: "1s", 61234 * time.Millisecond: "1m1.2s", 123456 * time.Millisecond: "2m3s",
+		3*time.Hour + 1499*time.Millisecond: "3h0m1s", 7: "7ns", -12345678: "-12.3ms",
+	} {
+		if got := readable(in).String(); got != want {
+			t.Errorf("readable(%d) = %s, want %s", in, got, want)
+		}
+	}
+}
+
+func TestLines_BeginAtTheStartOfALine(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	l := &lines{w: &out}
+	log, child := l, (*pieces)(l)
+	for _, step := range []struct {
+		to   interface{ Write([]byte) (int, error) }
+		text string
+	}{{log, "A\n"}, {child, "one\n"}, {log, "B\n"}, {child, "tw"}, {child, ""}, {log, "C\n"}, {log, "D\n"}, {child, "o\n"}, {log, "E\n"}} {
+		if n, err := step.to.Write([]byte(step.text)); n != len(step.text) || err != nil {
+			t.Errorf("write of %q returns %d, %v", step.text, n, err)
+		}
+	}
+	if want := "A\none\nB\ntw\nC\nD\no\nE\n"; out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
+}

@@ -1,0 +1,219 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"tiproxy/internal/config"
+)
+
+// Set by the linker in release builds: -X main.version=… -X main.commit=….
+var version, commit string
+
+// execute runs the command line and returns the exit status.
+func execute(args []string) int {
+	own, child := splitArgs(args)
+	running := false
+	root := rootCommand(own, child)
+	root.PersistentPreRun = func(*cobra.Command, []string) { running = true }
+	root.SetArgs(own)
+	err := root.Execute()
+	if err != nil && !running {
+		err = asUsage(err)
+	}
+	return report(os.Stderr, err)
+}
+
+// splitArgs cuts the command line at its first "--". The child's half never
+// comes near a parser of ours, whatever its words look like. A request for
+// shell completion is about a whole line and stays in one piece.
+func splitArgs(args []string) (own, child []string) {
+	i := slices.Index(args, "--")
+	if i < 0 || args[0] == cobra.ShellCompRequestCmd || args[0] == cobra.ShellCompNoDescRequestCmd {
+		return args, nil
+	}
+	return args[:i:i], args[i+1:]
+}
+
+func rootCommand(own, child []string) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "tiproxy [flags] --dest ADDR --exec PROGRAM [-- ARG...]",
+		Short:         "Start a server when its first client connects, stop it when idle",
+		Args:          cobra.ArbitraryArgs, // leftover words get an answer of our own
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE: func(cmd *cobra.Command, words []string) error {
+			if show, _ := cmd.Flags().GetBool("version"); show {
+				fmt.Fprintln(cmd.OutOrStdout(), versionLine())
+				return nil
+			}
+			o, err := readOptions(cmd.Flags(), words, child)
+			if err != nil {
+				return err
+			}
+			return run(o)
+		},
+	}
+	addFlags(root.Flags())
+	root.Flags().Bool("version", false, "print version, commit and Go version")
+	root.Flags().BoolP("help", "h", false, "print this help")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return flagError(cmd, own, err) })
+	root.SetHelpFunc(helpFunc(root.HelpFunc()))
+	addCompletions(root)
+	root.AddCommand(demoCommand(child), demoServerCommand(), healthcheckCommand(child))
+	return root
+}
+
+// addCompletions tells shells what may follow a flag.
+func addCompletions(root *cobra.Command) {
+	fixed := func(words ...string) cobra.CompletionFunc {
+		return cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)
+	}
+	for name, complete := range map[string]cobra.CompletionFunc{
+		"ready":       fixed(string(config.ReadyListen), string(config.ReadyDial)),
+		"stop-signal": fixed(config.SignalNames()...),
+		"log-format":  fixed("auto", "text", "json"),
+		"log-level":   fixed("debug", "info", "warn", "error"),
+	} {
+		if err := root.RegisterFlagCompletionFunc(name, complete); err != nil {
+			panic(err) // a name above that is no flag
+		}
+	}
+	if err := root.MarkFlagDirname("workdir"); err != nil {
+		panic(err)
+	}
+}
+
+// versionLine says what this binary is. Builds from a checkout without the
+// linker's word fall back on what Go stamped into the binary.
+func versionLine() string {
+	v, c := version, commit
+	info, ok := debug.ReadBuildInfo()
+	if ok && v == "" {
+		v = info.Main.Version
+	}
+	if ok && c == "" {
+		c = vcsCommit(info)
+	}
+	if v == "" || v == "(devel)" {
+		v = "dev"
+	}
+	if c == "" {
+		c = "unknown"
+	}
+	return fmt.Sprintf("tiproxy %s, commit %s, %s %s/%s", v, c, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+func vcsCommit(info *debug.BuildInfo) string {
+	var revision, dirty string
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			revision = s.Value[:min(12, len(s.Value))]
+		case s.Key == "vcs.modified" && s.Value == "true":
+			dirty = "-dirty"
+		}
+	}
+	if revision == "" {
+		return ""
+	}
+	return revision + dirty
+}
+
+// helpFunc shows our own help for the main command and cobra's for the others.
+func helpFunc(others func(*cobra.Command, []string)) func(*cobra.Command, []string) {
+	return func(cmd *cobra.Command, args []string) {
+		if cmd.HasParent() {
+			others(cmd, args)
+			return
+		}
+		fmt.Fprint(cmd.OutOrStdout(), helpText())
+	}
+}
+
+// helpText is the help of the main command: what to type first, then the rest.
+func helpText() string {
+	var b strings.Builder
+	b.WriteString(`tiproxy starts a server when its first client connects, and stops it when
+nobody has been connected for a while. Any TCP server, unchanged.
+
+Examples:
+  # a server that sleeps; then: curl http://127.0.0.1:4000
+  tiproxy --dest 127.0.0.1:3000 --exec ncat --workdir /usr/sbin -- -l -k -p 3000 -4 -v
+
+  # a chat that sleeps; then, in several terminals: nc 127.0.0.1 4000
+  tiproxy --dest 127.0.0.1:3000 --exec ncat --workdir /usr/sbin -- -l -k -p 3000 -4 -v --broker
+
+  # see it work, with nothing to install
+  tiproxy demo
+
+Usage:
+  tiproxy [flags] --dest ADDR --exec PROGRAM [-- ARG...]
+  tiproxy demo | healthcheck | completion SHELL
+
+Everything behind -- is the child's argument list, byte for byte.
+`)
+	group(&b, "Where", "bind", "dest")
+	group(&b, "The child", "exec", "workdir", "env", "ready")
+	group(&b, "When (a DURATION is 250ms, 30s, 1h30m …)", "idle", "start-timeout", "stop-timeout", "stop-signal", "drain-timeout")
+	group(&b, "tiproxy itself", "max-connections", "admin", "log-format", "log-level")
+	b.WriteString(`  --version                   print version, commit and Go version
+  --help, -h                  print this help
+
+Environment:
+  Every flag is also a variable: TIPROXY_ and its name in capitals, - as _, such
+  as TIPROXY_START_TIMEOUT=5m. Flags win. TIPROXY_ENV takes one KEY=VALUE a line.
+
+Signals:
+  TERM, INT, HUP   stop: let connections finish, stop the child; twice: at once
+  USR1             log the statistics
+
+Exit status:
+  0   stopped because it was asked to
+  1   cannot go on: address in use …
+  2   wrong command line
+`)
+	return b.String()
+}
+
+// group writes some settings under a title.
+func group(b *strings.Builder, title string, names ...string) {
+	fmt.Fprintf(b, "\n%s:\n", title)
+	for _, s := range settings() {
+		if !slices.Contains(names, s.name) {
+			continue
+		}
+		usage := s.usage
+		if s.def != "" {
+			usage += " (default: " + s.def + ")"
+		}
+		lines := wrap(usage, 80-30)
+		fmt.Fprintf(b, "  --%-25s %s\n", s.name+" "+s.arg, lines[0])
+		for _, line := range lines[1:] {
+			fmt.Fprintf(b, "%30s%s\n", "", line)
+		}
+	}
+}
+
+// wrap breaks text into lines of at most width bytes.
+func wrap(text string, width int) []string {
+	lines := []string{""}
+	for word := range strings.FieldsSeq(text) {
+		last := &lines[len(lines)-1]
+		switch {
+		case *last == "":
+			*last = word
+		case len(*last)+1+len(word) <= width:
+			*last += " " + word
+		default:
+			lines = append(lines, word)
+		}
+	}
+	return lines
+}

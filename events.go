@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+
+	"tiproxy/internal/pool"
+	"tiproxy/internal/process"
+)
+
+// The messages of the log, one for each event. They are stable: people grep
+// for them.
+const (
+	msgListening   = "listening"
+	msgStarting    = "starting"
+	msgOpened      = "opened"
+	msgStartFailed = "start failed"
+	msgShutdown    = "shutdown"
+	msgClosed      = "closed"
+	msgStopping    = "stopping"
+	msgStopped     = "stopped"
+	msgStatistics  = "statistics"
+	msgDropped     = "output dropped"
+)
+
+// logEvent writes what happened to the child. It is the pool's Notify: the
+// writers behind the logger never block.
+func (p *program) logEvent(ev pool.Event) {
+	attrs := []slog.Attr{slog.Uint64("life", ev.Gen)}
+	if life, ok := ev.Life.(interface{ Pid() int }); ok {
+		attrs = append(attrs, slog.Int("pid", life.Pid()))
+	}
+	level, msg := slog.LevelInfo, ""
+	switch ev.Kind {
+	case pool.EventStarting:
+		msg = msgStarting
+		attrs = append(attrs, slog.String("client", ev.Who), slog.Int("waiting", ev.Waiting))
+	case pool.EventOpened:
+		msg = msgOpened
+		attrs = append(attrs, slog.Duration("took", ev.Took))
+	case pool.EventStartFailed:
+		level, msg = slog.LevelError, msgStartFailed
+		attrs = append(attrs, p.failure(ev.Err)...)
+	case pool.EventShutdown:
+		msg = msgShutdown
+		attrs = append(attrs, slog.String("reason", string(ev.Reason)))
+	case pool.EventClosed:
+		if ev.Reason == pool.ReasonCrashed {
+			level = slog.LevelWarn
+			attrs = append(attrs, p.failure(ev.Err)...)
+		} else {
+			attrs = append(attrs, slog.String("status", exitStatus(ev)))
+		}
+		msg = msgClosed
+		attrs = append(attrs, slog.Duration("uptime", ev.Uptime), slog.String("reason", string(ev.Reason)))
+	}
+	p.log.LogAttrs(context.Background(), level, msg, attrs...)
+}
+
+// exitStatus is how the child ended, in few words.
+func exitStatus(ev pool.Event) string {
+	if ev.Exit.Status == "" {
+		return "not started"
+	}
+	return ev.Exit.Status
+}
+
+// failure tells why a child ended or did not come to be, with the last lines it
+// printed and a hint where there is one.
+func (p *program) failure(err error) []slog.Attr {
+	var exit *process.ExitError
+	if !errors.As(err, &exit) {
+		return []slog.Attr{slog.String("program", p.service.Path), slog.Any("err", unwrapStart(err))}
+	}
+	attrs := []slog.Attr{slog.String("program", exit.Program), slog.String("status", exit.Status)}
+	if len(exit.LastLines) > 0 {
+		attrs = append(attrs, slog.Any("output", exit.LastLines))
+	}
+	if exit.Hint != "" {
+		attrs = append(attrs, slog.String("hint", exit.Hint))
+	}
+	return attrs
+}
+
+// unwrapStart drops the number of the start, which has an attribute of its own.
+func unwrapStart(err error) error {
+	var start *pool.StartError
+	if errors.As(err, &start) {
+		return start.Err
+	}
+	return err
+}
+
+// logStatistics writes one line with everything the pool counts.
+func (p *program) logStatistics() {
+	s := p.pool.Snapshot()
+	attrs := []slog.Attr{
+		slog.String("state", s.State.String()),
+		slog.Time("since", s.Since),
+		slog.Int("connections", s.Connections),
+		slog.Int("waiting", s.Waiting),
+		slog.Uint64("served", s.Granted),
+		slog.Uint64("starts", s.Starts),
+		slog.Uint64("failures", s.Failures),
+	}
+	var stops []any
+	for _, why := range slices.Sorted(maps.Keys(s.Stops)) {
+		stops = append(stops, slog.Uint64(string(why), s.Stops[why]))
+	}
+	var times []any
+	for state, d := range s.InState {
+		times = append(times, slog.Duration(pool.State(state).String(), d))
+	}
+	attrs = append(attrs, slog.Group("stops", stops...), slog.Group("time", times...))
+	if s.LastError != nil {
+		attrs = append(attrs, slog.String("last_error", s.LastError.Error()))
+	}
+	p.log.LogAttrs(context.Background(), slog.LevelInfo, msgStatistics, attrs...)
+}

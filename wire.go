@@ -1,0 +1,71 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+	"strings"
+
+	"tiproxy/internal/config"
+	"tiproxy/internal/probe"
+	"tiproxy/internal/process"
+	"tiproxy/internal/proxy"
+)
+
+// resource is the child of the service, as the pool starts it.
+func (p *program) resource() *process.Resource {
+	s := p.service
+	p.log.Debug("command", "program", s.Path, "args", s.Args, "workdir", s.Workdir, "env", s.Env)
+	return process.NewResource(p.host, process.Command{
+		Service:     s.Name,
+		Path:        s.Path,
+		Args:        append([]string{programName(s)}, s.Args...),
+		Dir:         s.Workdir,
+		Env:         process.CleanEnv(os.Environ(), s.Env),
+		StopSignal:  s.StopSignal,
+		StopTimeout: s.StopTimeout,
+		Stdout:      p.out,
+		Stderr:      (*pieces)(p.lines),
+	}, p.prober(), p.log)
+}
+
+// programName is what the child finds as its own name: what was written, but
+// never a path that means something else in the child's directory.
+func programName(s config.Service) string {
+	if strings.Contains(s.Exec, "/") {
+		return s.Path
+	}
+	return s.Exec
+}
+
+// prober is the one place that knows every kind of readiness.
+func (p *program) prober() process.Prober {
+	d := p.service.Dest
+	dest := probe.Dest{Network: d.Network, Host: d.Host, Port: d.Port, Path: d.Path}
+	switch p.service.Ready {
+	case config.ReadyDial:
+		return &probe.Dial{Dest: dest}
+	default:
+		return &probe.Listen{Dest: dest, OnGuess: p.guessed}
+	}
+}
+
+// guessed tells once that readiness rests on less than proof.
+func (p *program) guessed(why string) {
+	p.log.Info("the child's sockets cannot be told for sure", slog.String("why", why))
+}
+
+func (p *program) newServer() *proxy.Server {
+	return proxy.New(p.pool, proxy.Config{
+		Hold:           p.service.StartTimeout,
+		MaxConnections: p.service.MaxConnections,
+		Log:            p.log,
+	})
+}
+
+// serve accepts clients until the server drains. It hands over the error that
+// ends it before that.
+func (p *program) serve(failed chan<- error) {
+	if err := p.server.Serve(p.bound.Listener); err != nil {
+		failed <- err
+	}
+}
