@@ -1,0 +1,62 @@
+# Everything a contributor types. `make test` is what CI runs.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := build
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT  ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+
+# The systems that must build. Linux comes first: only there are all promises kept.
+PLATFORMS := linux/amd64 linux/arm64 darwin/arm64 freebsd/amd64
+
+# The linters are pinned in tools.mod, apart from what the program links.
+TOOL := go tool -modfile=tools.mod
+
+CYCLES       ?= 10000
+SOAK_TIMEOUT ?= 60m
+TEST_TIMEOUT ?= 15m
+
+.PHONY: build test test-docker check demo soak packages clean
+
+## build: one static binary, ./tiproxy
+build:
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o tiproxy .
+
+## test: every test, with the race detector, in random order (root; installs what is missing)
+test: packages
+	go vet ./...
+	CGO_ENABLED=1 go test -race -shuffle=on -timeout $(TEST_TIMEOUT) $$(go list ./... | grep -v '/test/docker$$')
+	$(MAKE) test-docker
+
+## test-docker: the Docker files, on a real engine of the test's own (root; part of test)
+test-docker: packages
+	cd docker/testdata/standin && go vet ./...
+	CGO_ENABLED=1 go test -race -shuffle=on -count=1 -timeout 30m ./test/docker/
+
+## packages: the Debian packages the tests need
+packages:
+	@scripts/packages.sh
+
+## check: formatting, vet and builds for every system, linters
+check:
+	@files=$$(gofmt -l .); if [[ -n $$files ]]; then echo "not formatted (gofmt -w):" $$files; exit 1; fi
+	@for p in $(PLATFORMS); do \
+		echo "vet and build $$p"; \
+		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./...; \
+		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build -o /dev/null ./...; \
+	done
+	$(TOOL) staticcheck ./...
+	$(TOOL) golangci-lint run ./...
+
+## demo: see it work, with nothing to install
+demo:
+	go run . demo
+
+## soak: CYCLES start/stop cycles with clients arriving at bad moments
+soak:
+	E2E_CYCLES=$(CYCLES) CGO_ENABLED=1 go test -race -count=1 -v -timeout $(SOAK_TIMEOUT) -run '^TestSoak' ./test/
+
+clean:
+	rm -f tiproxy
