@@ -15,7 +15,7 @@ PLATFORMS := linux/amd64 linux/arm64 darwin/arm64 freebsd/amd64
 TOOL := go tool -modfile=tools.mod
 
 CYCLES       ?= 10000
-SOAK_TIMEOUT ?= 60m
+SOAK_TIMEOUT ?= 120m
 TEST_TIMEOUT ?= 15m
 
 .PHONY: build test test-docker check demo soak packages clean

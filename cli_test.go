@@ -2,11 +2,13 @@ package main
 
 import (
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -270,18 +272,48 @@ func TestReadable(t *testing.T) {
 
 func TestLines_BeginAtTheStartOfALine(t *testing.T) {
 	t.Parallel()
-	var out strings.Builder
-	l := &lines{w: &out}
-	log, child := l, (*pieces)(l)
-	for _, step := range []struct {
-		to   interface{ Write([]byte) (int, error) }
-		text string
-	}{{log, "A\n"}, {child, "one\n"}, {log, "B\n"}, {child, "tw"}, {child, ""}, {log, "C\n"}, {log, "D\n"}, {child, "o\n"}, {log, "E\n"}} {
-		if n, err := step.to.Write([]byte(step.text)); n != len(step.text) || err != nil {
-			t.Errorf("write of %q returns %d, %v", step.text, n, err)
-		}
+	type step struct {
+		child bool
+		text  string // "" lets the grace pass
 	}
-	if want := "A\none\nB\ntw\nC\nD\no\nE\n"; out.String() != want {
-		t.Errorf("%q, want %q", out.String(), want)
+	says, logs := func(s string) step { return step{true, s} }, func(s string) step { return step{false, s} }
+	grace := step{}
+	long := strings.Repeat("x", heldMax) + "\n"
+	for name, tt := range map[string]struct {
+		steps []step
+		want  string
+	}{
+		"whole lines pass at once":      {[]step{logs("A\n"), says("one\n"), logs("B\n")}, "A\none\nB\n"},
+		"a line in pieces stays whole":  {[]step{says("Ncat: "), logs("A\n"), logs("B\n"), says("Listening\n"), logs("C\n")}, "Ncat: Listening\nA\nB\nC\n"},
+		"the log comes before the rest": {[]step{says("tw"), logs("A\n"), says("o\nthr"), logs("B\n"), says("ee\n")}, "two\nA\nthree\nB\n"},
+		"a prompt is broken":            {[]step{says("> "), logs("A\n"), grace, logs("B\n"), says("go\n")}, "> \nA\nB\ngo\n"},
+		"nothing follows":               {[]step{says("> "), logs("A\n")}, "> \nA\n"},
+		"much log does not wait":        {[]step{says("> "), logs(long), says("go\n")}, "> \n" + long + "go\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var out strings.Builder
+				l := &lines{w: &out}
+				for _, s := range tt.steps {
+					if s == grace {
+						time.Sleep(lineGrace)
+						synctest.Wait()
+						continue
+					}
+					var to io.Writer = l
+					if s.child {
+						to = (*pieces)(l)
+					}
+					if n, err := to.Write([]byte(s.text)); n != len(s.text) || err != nil {
+						t.Errorf("write of %q returns %d, %v", s.text, n, err)
+					}
+				}
+				l.flush()
+				if out.String() != tt.want {
+					t.Errorf("%q, want %q", out.String(), tt.want)
+				}
+				time.Sleep(lineGrace) // the timers end with the test
+			})
+		})
 	}
 }

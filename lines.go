@@ -1,14 +1,25 @@
 package main
 
 import (
+	"bytes"
 	"io"
 	"sync"
+	"time"
+)
+
+const (
+	// lineGrace is how long the log waits for the child to finish a line that
+	// it has begun. Programs that write unbuffered write a line in pieces,
+	// microseconds apart; a prompt is never finished.
+	lineGrace = 100 * time.Millisecond
+	// heldMax bounds the log that waits for the end of a line, in bytes.
+	heldMax = 64 << 10
 )
 
 // lines lets our log and the child's output share stderr. Each write to it is
 // one whole line of the log: it never begins behind a piece of a line that the
-// child has not finished yet. What the child writes goes through pieces, and
-// is not touched.
+// child has not finished yet, but waits a moment for its end and then begins a
+// new line. What the child writes goes through pieces, and is not touched.
 //
 // The writer behind it must not block, as it is called with the lock held to
 // keep the order.
@@ -16,19 +27,53 @@ type lines struct {
 	w io.Writer
 
 	mu   sync.Mutex
-	open bool // the child's last line has no end yet
+	open bool   // the child's last line has no end yet
+	held []byte // lines of the log that wait for it
 }
 
-// Write writes one line of the log.
+// Write writes one line of the log, now or soon.
 func (l *lines) Write(line []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.open {
 		return l.w.Write(line)
 	}
-	l.open = false
-	n, err := l.w.Write(append([]byte{'\n'}, line...))
-	return max(0, n-1), err
+	if len(l.held) == 0 {
+		time.AfterFunc(lineGrace, l.flush)
+	}
+	l.held = append(l.held, line...)
+	if len(l.held) > heldMax {
+		l.breakLineLocked()
+	}
+	return len(line), nil
+}
+
+// flush writes the log that still waits.
+func (l *lines) flush() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.breakLineLocked()
+}
+
+// breakLineLocked ends the child's line, if the log waits for that.
+func (l *lines) breakLineLocked() {
+	if len(l.held) == 0 {
+		return
+	}
+	if l.open {
+		l.open = false
+		l.held = append([]byte{'\n'}, l.held...)
+	}
+	l.releaseLocked()
+}
+
+// releaseLocked writes what was held. The writer drops what it cannot take, and
+// tells that itself.
+func (l *lines) releaseLocked() {
+	if len(l.held) > 0 {
+		_, _ = l.w.Write(l.held)
+		l.held = nil
+	}
 }
 
 // pieces is the child's side of lines.
@@ -38,8 +83,22 @@ type pieces lines
 func (p *pieces) Write(out []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	whole := bytes.LastIndexByte(out, '\n') + 1
+	if whole > 0 && len(p.held) > 0 {
+		n, err := p.w.Write(out[:whole])
+		if err != nil {
+			return n, err
+		}
+		(*lines)(p).releaseLocked()
+		p.open = whole < len(out)
+		if !p.open {
+			return len(out), nil
+		}
+		m, err := p.w.Write(out[whole:])
+		return n + m, err
+	}
 	if len(out) > 0 {
-		p.open = out[len(out)-1] != '\n'
+		p.open = whole < len(out)
 	}
 	return p.w.Write(out)
 }

@@ -289,7 +289,7 @@ func serving(t *testing.T, kind string, flags ...string) []string {
 // shortDir is a directory whose name leaves room for sockets.
 func shortDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "tp")
+	dir, err := os.MkdirTemp("", "tp") //nolint:usetesting // t.TempDir is too long for a socket
 	must(t, err)
 	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
 	return dir

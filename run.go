@@ -186,5 +186,6 @@ func (p *program) flush() {
 	defer cancel()
 	// What cannot be written by then is lost: there is nobody to tell.
 	_ = p.out.Flush(ctx)
+	p.lines.flush()
 	_ = p.err.Flush(ctx)
 }

@@ -42,7 +42,8 @@ func report(w io.Writer, err error) int {
 
 // split returns the errors that were joined into err.
 func split(err error) []error {
-	if usage, ok := err.(*usageError); ok {
+	var usage *usageError
+	if errors.As(err, &usage) {
 		err = usage.error
 	}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {

@@ -223,7 +223,7 @@ func descriptorLimit() uint64 {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
 		return 1024
 	}
-	return uint64(r.Cur)
+	return uint64(r.Cur) //nolint:unconvert // signed on some systems
 }
 
 func parseReady(s string) (Ready, error) {

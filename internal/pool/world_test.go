@@ -303,7 +303,7 @@ func (c *client) answered() bool {
 // Put gives the lease back, if there is one.
 func (c *client) Put() {
 	if c.answered() && c.lease != nil {
-		c.w.Pool.Put(c.lease)
+		c.w.Put(c.lease)
 	}
 }
 

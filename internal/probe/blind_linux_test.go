@@ -134,7 +134,7 @@ func runBlind(t *testing.T, childUID, listenUID int, how blindness) string {
 		t.Skip("SKIPPED: with hidepid the users of a process are known since Linux 6.13 only")
 	}
 	port := strconv.Itoa(int(freePort(t)))
-	c := startChild(t, nil, "blind", strconv.Itoa(childUID), strconv.Itoa(listenUID), how.tables, port, how.proc)
+	c := startChild(t, "blind", strconv.Itoa(childUID), strconv.Itoa(listenUID), how.tables, port, how.proc)
 	return c.hear()
 }
 

@@ -47,10 +47,7 @@ func (w *watch) giveUp(ctx context.Context) error {
 // lastDoubt returns the stranger who listens now, for a Wait that was too short
 // to look twice.
 func (w *watch) lastDoubt() *StrangerError {
-	all, err := w.scene.find()
-	if err != nil {
-		return nil
-	}
+	all, _ := w.scene.find() // what cannot be seen raises no doubt
 	for _, f := range all {
 		if theirs := w.listen.notOurs(w.scene.group(f), w.tree); theirs != nil {
 			return newStranger(f.addr(), *theirs)

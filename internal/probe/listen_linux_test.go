@@ -78,7 +78,7 @@ func TestListenSeesTheChild(t *testing.T) {
 		{"an unspecified dest", "0.0.0.0", "tcp4", "127.0.0.1"},
 		{"IPv4 written as IPv6", "::ffff:127.0.0.1", "tcp4", "127.0.0.1"},
 	}
-	c := startChild(t, nil, "serve")
+	c := startChild(t, "serve")
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			if strings.HasSuffix(tt.dest, ".test") {
@@ -129,7 +129,7 @@ func TestListenUnix(t *testing.T) {
 		{"through a link", dir + "/link/c.sock", dir + "/real/c.sock"},
 		{"dest through a link", "d.sock", dir + "/link/d.sock"},
 	}
-	c := startChild(t, nil, "serve")
+	c := startChild(t, "serve")
 	c.tell("chdir " + dir + "/real")
 	c.mustHear("moved")
 	for _, tt := range tests {
@@ -153,7 +153,7 @@ func TestListenUnixRenamed(t *testing.T) {
 	dir := t.TempDir()
 	l := &Listen{Dest: Dest{Network: "unix", Path: dir + "/app.sock"}}
 	mustBefore(t, l)
-	c := startChild(t, nil, "serve")
+	c := startChild(t, "serve")
 	c.listen("unix", dir+"/new.sock")
 	err := mustNotWait(t, l, pidTree{c.pid()})
 	if want := "the child listens on unix:" + dir + "/new.sock, not on unix:" + dir + "/app.sock"; !strings.Contains(err.Error(), want) {
@@ -248,7 +248,7 @@ func TestStrangerDuringTheStart(t *testing.T) {
 		port := freePort(t)
 		l.Dest = tcpDest("127.0.0.1", port)
 		mustBefore(t, l)
-		c := startChild(t, nil, "serve")
+		c := startChild(t, "serve")
 		ln, err := listenAs("tcp4", l.Dest.String())
 		if err != nil {
 			t.Fatal(err)
@@ -270,7 +270,7 @@ func TestChildWinsWhileWaiting(t *testing.T) {
 	port := freePort(t)
 	l := &Listen{Dest: tcpDest("127.0.0.1", port)}
 	mustBefore(t, l)
-	c := startChild(t, nil, "serve")
+	c := startChild(t, "serve")
 	ln, err := listenAs("tcp4", l.Dest.String())
 	if err != nil {
 		t.Fatal(err)
@@ -335,7 +335,7 @@ func TestGrandchildListens(t *testing.T) {
 	bothWays(t, func(t *testing.T, l *Listen) {
 		l.Dest = tcpDest("127.0.0.1", freePort(t))
 		mustBefore(t, l)
-		c := startChild(t, nil, "parent", "serve")
+		c := startChild(t, "parent", "serve")
 		c.listen("tcp4", l.Dest.String())
 		mustWait(t, l, descendants(c.pid()))
 		var stranger *StrangerError
@@ -361,13 +361,13 @@ func (l *lateTree) Pids() []int {
 func TestForkInProgressIsNoStranger(t *testing.T) {
 	l := &Listen{Dest: tcpDest("127.0.0.1", freePort(t))}
 	mustBefore(t, l)
-	c := startChild(t, nil, "serve")
+	c := startChild(t, "serve")
 	c.listen("tcp4", l.Dest.String())
 	mustWait(t, l, &lateTree{pid: c.pid()})
 }
 
 func TestReuseport(t *testing.T) {
-	a, b := startChild(t, nil, "serve"), startChild(t, nil, "serve")
+	a, b := startChild(t, "serve"), startChild(t, "serve")
 	bothWays(t, func(t *testing.T, l *Listen) {
 		l.Dest = tcpDest("127.0.0.1", freePort(t))
 		mustBefore(t, l)
@@ -387,7 +387,7 @@ func TestReuseport(t *testing.T) {
 }
 
 func TestDiagnose(t *testing.T) {
-	c := startChild(t, nil, "serve")
+	c := startChild(t, "serve")
 	bothWays(t, func(t *testing.T, l *Listen) {
 		port := freePort(t)
 		l.Dest = tcpDest("127.0.0.1", port)

@@ -105,12 +105,11 @@ type child struct {
 }
 
 // startChild starts this binary as a child. It ends when its stdin is closed.
-func startChild(t *testing.T, attr *syscall.SysProcAttr, args ...string) *child {
+func startChild(t *testing.T, args ...string) *child {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), envChild+"=1", "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = attr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -213,8 +212,11 @@ func childServe(in *bufio.Reader) error {
 	accepts := make(chan int, 1)
 	for {
 		line, err := in.ReadString('\n')
-		if err != nil {
+		if errors.Is(err, io.EOF) {
 			return nil
+		}
+		if err != nil {
+			return err
 		}
 		words := strings.SplitN(strings.TrimSuffix(line, "\n"), " ", 3)
 		switch words[0] {

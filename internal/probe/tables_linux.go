@@ -154,6 +154,7 @@ func (procTables) unixListeners() ([]socket, error) {
 func (s socket) sameFile(st *unix.Stat_t) bool {
 	// The kernel's own dev_t has 20 bits for the minor number; stat(2) tells
 	// another layout, see makedev(3).
-	dev := unix.Major(uint64(st.Dev))<<20 | unix.Minor(uint64(st.Dev))
+	rdev := uint64(st.Dev) //nolint:unconvert // 32 bits on some architectures
+	dev := unix.Major(rdev)<<20 | unix.Minor(rdev)
 	return s.hasFile && s.vfsDev == dev && s.vfsIno == uint32(st.Ino)
 }

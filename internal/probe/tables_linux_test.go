@@ -163,7 +163,7 @@ func TestHides(t *testing.T) {
 	if !hides(os.Getpid(), os.ErrNotExist) {
 		t.Error("a process that lives but is not in /proc does not hide")
 	}
-	c := startChild(t, nil, "serve")
+	c := startChild(t, "serve")
 	pid := c.pid()
 	c.end()
 	if hides(pid, os.ErrNotExist) {

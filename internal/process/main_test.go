@@ -34,7 +34,7 @@ const (
 	asStage = "-as-stage"
 )
 
-func init() { runtime.LockOSThread() } // childMain runs on the first thread
+func init() { runtime.LockOSThread() } //nolint:gochecknoinits // childMain runs on the first thread
 
 func TestMain(m *testing.M) {
 	switch {

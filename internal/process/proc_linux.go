@@ -190,9 +190,10 @@ func readUID(pid int) (int, bool) {
 // 5.3, and where a filter forbids it, kill(2) right after the check has to do.
 func signalProc(id ident, sig unix.Signal) error {
 	fd, err := unix.PidfdOpen(id.pid, 0)
-	if err == nil {
+	switch err {
+	case nil:
 		defer unix.Close(fd)
-	} else if err == unix.ESRCH {
+	case unix.ESRCH:
 		return nil
 	}
 	if p, ok := readProc(id.pid); !ok || p.start != id.start {

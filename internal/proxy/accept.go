@@ -125,12 +125,12 @@ func fleeting(err error) bool {
 }
 
 // isErrno reports whether err wraps one of the given errors.
-func isErrno(err error, any ...syscall.Errno) bool {
+func isErrno(err error, wanted ...syscall.Errno) bool {
 	var e syscall.Errno
 	if !errors.As(err, &e) {
 		return false
 	}
-	for _, want := range any {
+	for _, want := range wanted {
 		if e == want {
 			return true
 		}

@@ -96,7 +96,7 @@ func listen(t *testing.T, network string) net.Listener {
 	t.Helper()
 	addr := "127.0.0.1:0"
 	if network == "unix" {
-		dir, err := os.MkdirTemp("", "proxy")
+		dir, err := os.MkdirTemp("", "proxy") //nolint:usetesting // t.TempDir is too long for a socket
 		if err != nil {
 			t.Fatal(err)
 		}

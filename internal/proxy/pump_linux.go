@@ -90,7 +90,7 @@ func (p *pump) run() {
 // everything that the source's peer sent before it was gone, its end included.
 func (p *pump) passReset(ended bool) {
 	if !ended && p.n == 0 && p.err == nil && p.src.endedBeforeError() {
-		p.dst.finish() // a destination that is gone as well needs no end
+		_ = p.dst.finish() // a destination that is gone as well needs no end
 	}
 	p.r.settle(p.dst)
 }

@@ -34,7 +34,7 @@ func readyEndsWithContext(ctx context.Context, s *subject) error {
 	for _, what := range []string{"ends", "has ended"} {
 		err = within(promptly, func() {
 			if _, e := life.Ready(short); !errors.Is(e, context.DeadlineExceeded) {
-				err = fmt.Errorf("Ready = %v, want its context's error", e)
+				err = fmt.Errorf("want its context's error of Ready, not %v", e) //nolint:errorlint // it may be nil
 			}
 		})
 		if err != nil {
@@ -50,7 +50,7 @@ func readyEndsWithContext(ctx context.Context, s *subject) error {
 // ownError fails unless err is a life's own word, not that of a context.
 func ownError(err error) error {
 	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("Ready of a life that has ended = %v, want an error of its own", err)
+		return fmt.Errorf("want an error of its own from Ready of a life that has ended, not %v", err) //nolint:errorlint // it may be nil
 	}
 	return nil
 }
@@ -98,7 +98,7 @@ func exitIsOneValue(ctx context.Context, s *subject) error {
 	if err != nil {
 		return err
 	}
-	if life.Exited() != life.Exited() {
+	if once, again := life.Exited(), life.Exited(); once != again {
 		return errors.New("Exited returns another channel each time")
 	}
 	if err := noExit(life, 0); err != nil {
@@ -255,7 +255,7 @@ func concurrentUse(ctx context.Context, s *subject) error {
 					early.Store(true)
 				}
 			case 1:
-				life.Ready(ctx) // may come before the stop or after it
+				_, _ = life.Ready(ctx) // may come before the stop or after it
 			case 2:
 				end(life)
 			}
@@ -319,7 +319,7 @@ func failedStart(ctx context.Context, s *subject) error {
 	for gen := range uint64(2) {
 		life, err := s.Make(Broken).Start(ctx, gen+1)
 		if err == nil || life != nil {
-			return fmt.Errorf("Start = %v, %v, want an error and no life", life, err)
+			return fmt.Errorf("want an error and no life from Start, not %v and %v", life, err) //nolint:errorlint // it may be nil
 		}
 		if err.Error() == "" {
 			return errors.New("the error of a start says nothing")
