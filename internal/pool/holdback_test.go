@@ -232,34 +232,3 @@ func TestOneHoldBackTimer(t *testing.T) {
 		equal(w.t, "another timer", w.HoldBackTimer() != timer, false)
 	})
 }
-
-// A program that listens and then puts itself into the background looks ready
-// for a moment. It is held back like any failure; the same end after a while,
-// or without anything left behind, is the program's own business.
-func TestBackgroundProgramIsAFailure(t *testing.T) {
-	why := errors.New("it put itself into the background")
-	for name, c := range map[string]struct {
-		after time.Duration
-		left  bool
-		want  pool.Reason
-	}{
-		"at once":           {0, true, pool.ReasonCrashed},
-		"just in time":      {time.Second - 1, true, pool.ReasonCrashed},
-		"later":             {time.Second, true, pool.ReasonExited},
-		"with nothing left": {0, false, pool.ReasonExited},
-	} {
-		t.Run(name, func(t *testing.T) {
-			play(t, pooltest.Script{}, func(w *world) {
-				client := w.one()
-				w.leased(1, client)
-				w.pass(c.after)
-				w.exit(pool.Exit{StartErr: why, Status: "exit status 0", Left: c.left})
-				closed := w.event(pool.EventClosed)
-				equal(w.t, "reason", closed.Reason, c.want)
-				equal(w.t, "told why", closed.Err == why, c.want == pool.ReasonCrashed)
-				equal(w.t, "last error", w.Snapshot().LastError == why, c.want == pool.ReasonCrashed)
-				client.Put()
-			})
-		})
-	}
-}

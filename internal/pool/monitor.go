@@ -15,10 +15,6 @@ const (
 	// stableAfter is how long a life must have been opened for its failures
 	// to be forgotten.
 	stableAfter = 10 * time.Second
-	// settledAfter is how long a life must have been opened for an end with
-	// status 0 that leaves processes behind to be its own business. Before, it
-	// is a program that listens first and then puts itself into the background.
-	settledAfter = time.Second
 	// exitGrace is how long the exit of a life may lag behind the readiness
 	// probe's word that the life has ended.
 	exitGrace = 50 * time.Millisecond
@@ -182,9 +178,6 @@ func (p *Pool) ended(r *run, e Exit) {
 	p.disarmLocked()
 	p.forgiveLocked(r)
 	r.reason, r.crash = ReasonExited, e.Err
-	if r.crash == nil && e.Left && time.Since(r.opened) < settledAfter {
-		r.crash = exitError(e)
-	}
 	if r.crash != nil {
 		r.reason = ReasonCrashed
 		p.failureLocked(r.crash)

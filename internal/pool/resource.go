@@ -39,8 +39,9 @@ type Life interface {
 
 // Exit tells how the started process of a life ended.
 type Exit struct {
-	// Err is nil when it ended by itself with status 0. Otherwise it says how
-	// it ended, with the last lines it printed and a hint where there is one.
+	// Err is nil when it ended by itself with status 0 and did not just put
+	// itself into the background. Otherwise it says how it ended, with the last
+	// lines it printed and a hint where there is one.
 	Err error
 	// StartErr says the same, also for status 0, to somebody who expected the
 	// process to stay: it is why the start failed if there was one under way.

@@ -26,7 +26,7 @@ const hostedGrace = 3 * time.Second
 //	calm:  the same, without a look at the tree before the stop
 //	run:   start the command, end when it ends
 //	loop:  start the shell again and again beside orphans, count wrong statuses
-func hostMain(mode, token string, argv []string) int {
+func hostMain(mode string, argv []string) int {
 	host, err := NewHost(Options{})
 	if err != nil {
 		fmt.Println(err)

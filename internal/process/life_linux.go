@@ -114,20 +114,32 @@ func (l *life) monitor() {
 	if mine {
 		l.finish()
 	}
-	l.exited <- l.exit(left)
+	l.exited <- l.exit(left, left && l.how.clean() && l.stillListens())
 	close(l.told)
 	if mine {
 		close(l.gone)
 	}
 }
 
-func (l *life) exit(left bool) pool.Exit {
+func (l *life) exit(left, background bool) pool.Exit {
 	err := l.exitError()
-	if !l.how.clean() {
-		return pool.Exit{Err: err, StartErr: err, Status: l.how.String(), Left: left}
+	e := pool.Exit{StartErr: err, Status: l.how.String(), Left: left}
+	if l.how.clean() {
+		err.Hint = BackgroundHint(left)
 	}
-	err.Hint = BackgroundHint(left)
-	return pool.Exit{StartErr: err, Status: l.how.String(), Left: left}
+	if background || !l.how.clean() {
+		e.Err = err
+	}
+	return e
+}
+
+// stillListens tells whether what the child left behind takes connections: then
+// it did not end its work, but put itself into the background.
+func (l *life) stillListens() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), settleTime/2)
+	defer cancel()
+	_, err := l.res.prober.Wait(ctx, l.tree)
+	return err == nil
 }
 
 // waitEnd blocks until the process has ended and leaves it a zombie

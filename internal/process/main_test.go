@@ -43,8 +43,8 @@ func TestMain(m *testing.M) {
 	case len(os.Args) > 2 && os.Args[1] == asChild:
 		childMain(os.Args[2:])
 		os.Exit(0)
-	case len(os.Args) > 3 && os.Args[1] == asHost:
-		os.Exit(hostMain(os.Args[2], os.Args[3], os.Args[4:]))
+	case len(os.Args) > 3 && os.Args[1] == asHost: // Args[3] marks the process as the test's
+		os.Exit(hostMain(os.Args[2], os.Args[4:]))
 	case len(os.Args) > 3 && os.Args[1] == asStage:
 		stageMain(os.Args[2], os.Args[3:])
 	}
