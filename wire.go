@@ -55,11 +55,15 @@ func (p *program) guessed(why string) {
 }
 
 func (p *program) newServer() *proxy.Server {
-	return proxy.New(p.pool, proxy.Config{
+	cfg := proxy.Config{
 		Hold:           p.service.StartTimeout,
 		MaxConnections: p.service.MaxConnections,
 		Log:            p.log,
-	})
+	}
+	if p.service.Ready == config.ReadyListen {
+		cfg.Taken = probe.Taken // a dialing probe would knock at the child for every question
+	}
+	return proxy.New(p.pool, cfg)
 }
 
 // serve accepts clients until the server drains. It hands over the error that

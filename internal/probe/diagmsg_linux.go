@@ -43,15 +43,22 @@ func appendHeader(b []byte, n int, flags uint16) []byte {
 // counts then, 0 for all); without it, the one that a connection to src through
 // the interface device would reach.
 func inetRequest(family uint8, flags uint16, states uint32, src netip.AddrPort, device uint32) []byte {
+	return pairRequest(family, flags, states, src, netip.AddrPort{}, device)
+}
+
+// pairRequest is inetRequest for the socket whose peer has the address dst, if
+// there is one.
+func pairRequest(family uint8, flags uint16, states uint32, src, dst netip.AddrPort, device uint32) []byte {
 	b := appendHeader(make([]byte, 0, inetRequestLen), inetRequestLen, flags)
 	b = append(b, family, unix.IPPROTO_TCP, 0, 0)
 	b = native.AppendUint32(b, states)
 	b = binary.BigEndian.AppendUint16(b, src.Port())
-	b = append(b, 0, 0) // destination port
-	var ip [16]byte
-	copy(ip[:], src.Addr().AsSlice())
-	b = append(b, ip[:]...)
-	b = append(b, make([]byte, 16)...) // destination address
+	b = binary.BigEndian.AppendUint16(b, dst.Port())
+	for _, addr := range []netip.Addr{src.Addr(), dst.Addr()} {
+		var ip [16]byte
+		copy(ip[:], addr.AsSlice())
+		b = append(b, ip[:]...)
+	}
 	b = native.AppendUint32(b, device)
 	b = native.AppendUint32(b, ^uint32(0)) // INET_DIAG_NOCOOKIE
 	return native.AppendUint32(b, ^uint32(0))

@@ -61,27 +61,37 @@ func (t *netlinkTables) lookup(d *target) (socket, bool, error) {
 	if d.request == nil {
 		d.request = lookupRequest(d)
 	}
-	if err := t.send(d.request); err != nil {
+	body, err := t.askOne(d.request)
+	if err != nil || body == nil {
 		return socket{}, false, err
+	}
+	s, ok := parseInet(body)
+	return s, ok, nil
+}
+
+// askOne sends a request without NLM_F_DUMP and returns the body of the answer,
+// which is valid until the next call. It is nil if there is no such socket.
+func (t *netlinkTables) askOne(request []byte) ([]byte, error) {
+	if err := t.send(request); err != nil {
+		return nil, err
 	}
 	for {
 		b, err := t.receive()
 		if err != nil {
-			return socket{}, false, err
+			return nil, err
 		}
 		m, _, err := nextMessage(b)
 		switch {
 		case err != nil:
-			return socket{}, false, err
+			return nil, err
 		case m.seq != t.seq: // of an earlier question that was given up
 		case m.kind == unix.NLMSG_ERROR:
 			if err := m.failure(); err != nil && !errors.Is(err, unix.ENOENT) {
-				return socket{}, false, fmt.Errorf("look up the listening socket: %w", err)
+				return nil, fmt.Errorf("look up a socket: %w", err)
 			}
-			return socket{}, false, nil
+			return nil, nil
 		default:
-			s, ok := parseInet(m.body)
-			return s, ok, nil
+			return m.body, nil
 		}
 	}
 }

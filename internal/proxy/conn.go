@@ -19,7 +19,8 @@ type conn struct {
 	client   net.Conn
 	since    time.Time
 	patience patience
-	up, down int64 // bytes to and from the child
+	pending  net.Conn // made by connectFast, not taken from the backlog yet
+	up, down int64    // bytes to and from the child
 
 	// The fields below are guarded by mu.
 	mu     sync.Mutex
@@ -67,6 +68,7 @@ func (c *conn) relayed(out outcome) {
 	c.up += out.up
 	c.down += out.down
 	if out.retry {
+		c.srv.trust.doubt()
 		c.patience.refused(errEarlyReset, c.srv.cfg.Hold)
 		go c.serve()
 		return
@@ -93,9 +95,13 @@ func (c *conn) release() {
 	l := c.lease
 	c.lease = nil
 	c.mu.Unlock()
-	if l != nil {
-		c.srv.pool.Put(l)
+	if l == nil {
+		return
 	}
+	if over(l) && !c.srv.wires.draining.Load() {
+		c.srv.trust.doubt() // nobody stops a child that is leased
+	}
+	c.srv.pool.Put(l)
 }
 
 // abort resets both sides now.

@@ -303,8 +303,11 @@ func (l *life) booting() (ready func()) {
 // busy makes the life refuse, and ready again when the returned function is
 // called.
 func (l *life) busy() (ready func()) {
-	l.again = make(chan struct{})
-	return func() { close(l.again) }
+	again := make(chan struct{})
+	l.mu.Lock()
+	l.again = again
+	l.mu.Unlock()
+	return func() { close(again) }
 }
 
 func (l *life) accept() {

@@ -22,7 +22,10 @@ const (
 	refusedPauseMax = 250 * time.Millisecond
 )
 
-var errEarlyReset = errors.New("connection reset before a byte was moved")
+var (
+	errEarlyReset = errors.New("connection reset before a byte was moved")
+	errNotTaken   = errors.New("connection not taken from the backlog yet")
+)
 
 // patience is how long, and how often, a client is tried with a child that
 // lives but takes no connection.
@@ -56,6 +59,7 @@ func (c *conn) connect() (net.Conn, error) {
 			return up, nil
 		}
 	}
+	defer c.dropPending()
 	if departed(c.client) {
 		return nil, errClientLeft
 	}
@@ -77,12 +81,35 @@ func (c *conn) connectFast() net.Conn {
 		return nil
 	}
 	c.hold(l)
-	up, err := dial(c.srv.held, l.Addr(), fastDial)
-	if err == nil && !over(l) {
-		return up
+	careful := c.srv.careful(l)
+	addr, err := l.Addr(), error(nil)
+	if careful {
+		addr, err = c.stillListens(c.srv.held, l)
 	}
-	c.failed(up, err)
+	var up net.Conn
+	if err == nil {
+		up, err = dial(c.srv.held, addr, fastDial)
+	}
+	if err == nil && careful {
+		err = c.takenSoon(l, up)
+	}
+	switch {
+	case err == nil && !over(l):
+		return up
+	case errors.Is(err, errNotTaken):
+		c.pending = up
+	default:
+		c.failed(up, err)
+	}
 	return nil
+}
+
+// takenSoon is awaitTaken for a client that is not watched, so that it may not
+// take long. The error is errNotTaken when it does.
+func (c *conn) takenSoon(l *pool.Lease, up net.Conn) error {
+	ctx, cancel := context.WithTimeoutCause(c.srv.held, lookTime, errNotTaken)
+	defer cancel()
+	return c.awaitTaken(ctx, l, up)
 }
 
 // connectHeld is connect for a client that is watched. ctx ends with the
@@ -99,23 +126,50 @@ func (c *conn) connectHeld(ctx context.Context, cancel context.CancelCauseFunc) 
 		if err != nil {
 			return nil, err
 		}
-		addr, err := c.takesConnections(ctx, l)
-		if err != nil {
-			c.release()
-			if cause := context.Cause(ctx); cause != nil {
-				return nil, cause
-			}
-			continue
+		up, err := c.dialHeld(ctx, l)
+		if err == nil && up != nil && c.srv.careful(l) {
+			err = c.awaitTaken(ctx, l, up)
 		}
-		up, err := dial(ctx, addr, slowDial)
-		if err == nil && !over(l) {
-			return up, nil
-		}
-		c.failed(up, err)
-		if cause := context.Cause(ctx); cause != nil {
+		if cause := context.Cause(ctx); cause != nil && (err != nil || up == nil) {
+			closeIfAny(up)
 			return nil, cause
 		}
+		switch {
+		case err == nil && up == nil: // the life is no use
+		case err == nil && !over(l):
+			return up, nil
+		default:
+			c.failed(up, err)
+		}
 	}
+}
+
+// closeIfAny closes a connection that is no use, if there is one.
+func closeIfAny(nc net.Conn) {
+	if nc != nil {
+		nc.Close()
+	}
+}
+
+// dropPending closes a connection that was made but came to nothing.
+func (c *conn) dropPending() {
+	closeIfAny(c.pending)
+	c.pending = nil
+}
+
+// dialHeld returns a connection to l's child that is not known to be taken. It
+// returns nothing at all when the life is no use, or ctx has ended.
+func (c *conn) dialHeld(ctx context.Context, l *pool.Lease) (net.Conn, error) {
+	if up := c.pending; up != nil {
+		c.pending = nil
+		return up, nil
+	}
+	addr, err := c.takesConnections(ctx, l)
+	if err != nil {
+		c.release()
+		return nil, nil
+	}
+	return dial(ctx, addr, slowDial)
 }
 
 // hourglass ends the wait of a client that was held for too long.
@@ -133,6 +187,7 @@ func (c *conn) leased(ctx context.Context) (*pool.Lease, error) {
 	}
 	if l != nil {
 		c.patience.forget()
+		c.dropPending()
 		c.release()
 	}
 	l, err := c.srv.pool.Get(ctx, name(c.client))
@@ -147,8 +202,8 @@ func (c *conn) leased(ctx context.Context) (*pool.Lease, error) {
 // this client before, that is when the life is ready again, and not too soon
 // after the last try. An error means that the life is no use, or that ctx ended.
 func (c *conn) takesConnections(ctx context.Context, l *pool.Lease) (net.Addr, error) {
-	if c.patience.last == nil || c.patience.next.IsZero() {
-		return l.Addr(), nil
+	if c.patience.next.IsZero() {
+		return c.firstLook(ctx, l)
 	}
 	addr, notReady := l.Ready(ctx)
 	if notReady != nil && ctx.Err() == nil {
@@ -167,13 +222,24 @@ func (c *conn) takesConnections(ctx context.Context, l *pool.Lease) (net.Addr, e
 	}
 }
 
+// firstLook is takesConnections for a life that has not refused this client.
+func (c *conn) firstLook(ctx context.Context, l *pool.Lease) (net.Addr, error) {
+	if !c.srv.careful(l) {
+		return l.Addr(), nil
+	}
+	addr, err := c.stillListens(ctx, l)
+	if err != nil {
+		c.patience.refused(err, c.srv.cfg.Hold)
+	}
+	return addr, err
+}
+
 // failed puts away a connection that is no use and notes why, unless the life
 // is over: then the next one has refused nothing yet.
 func (c *conn) failed(up net.Conn, err error) {
-	if up != nil {
-		up.Close()
-	}
+	closeIfAny(up)
 	if err != nil {
+		c.srv.trust.doubt()
 		c.patience.refused(err, c.srv.cfg.Hold)
 	}
 	c.mu.Lock()

@@ -27,6 +27,9 @@ type Config struct {
 	// MaxConnections is how many connections exist at once, those that wait
 	// included. Further ones stay in the kernel's backlog. 0 means no limit.
 	MaxConnections int
+	// Taken, if set, is asked about connections to a child that has not proved
+	// itself yet.
+	Taken Taken
 	// Log receives the server's log lines; nil drops them.
 	Log *slog.Logger
 }
@@ -51,6 +54,7 @@ type Server struct {
 	refused damper // of the warning that a client was held too long
 	left    chan struct{}
 	counts  counters
+	trust   trust
 
 	// The fields below are guarded by mu.
 	mu        sync.Mutex
