@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -71,6 +72,17 @@ func exitStatus(ev pool.Event) string {
 // failure tells why a child ended or did not come to be, with the last lines it
 // printed and a hint where there is one.
 func (p *program) failure(err error) []slog.Attr {
+	var stuck *process.NotReadyError
+	if errors.As(err, &stuck) {
+		attrs := []slog.Attr{slog.String("program", stuck.Program), slog.Any("err", stuck.Err)}
+		if len(stuck.LastLines) > 0 {
+			attrs = append(attrs, slog.Any("output", stuck.LastLines))
+		}
+		if errors.Is(err, pool.ReasonTimeout) {
+			attrs = append(attrs, slog.String("hint", fmt.Sprintf("it had %v: --start-timeout gives it longer", p.service.StartTimeout)))
+		}
+		return attrs
+	}
 	var exit *process.ExitError
 	if !errors.As(err, &exit) {
 		return []slog.Attr{slog.String("program", p.service.Path), slog.Any("err", unwrapStart(err))}

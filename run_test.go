@@ -315,3 +315,19 @@ func TestDemo(t *testing.T) {
 		t.Error("colours without a terminal")
 	}
 }
+
+// A child that hangs has often said why.
+func TestRun_StartTimeoutShowsWhatTheChildSaid(t *testing.T) {
+	t.Parallel()
+	dest := "unix:" + shortDir(t) + "/s"
+	r := start(t, nil, "--bind", "127.0.0.1:0", "--dest", dest, "--exec", "/bin/sh", "--start-timeout", "1s",
+		"--", "-c", "echo no config here >&2; exec sleep 100")
+	if _, err := r.dial().Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the client was told %v, want a reset", err)
+	}
+	e := r.logged(msgStartFailed, 1)
+	if !strings.Contains(fmt.Sprint(e["output"]), "no config here") || !strings.Contains(fmt.Sprint(e["hint"]), "it had 1s") {
+		t.Errorf("start failed: %v", e)
+	}
+	r.logged(msgClosed, 1)
+}

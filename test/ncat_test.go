@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 )
@@ -82,4 +83,30 @@ func TestColdStart_HalfClosedClientIsAnswered(t *testing.T) {
 	if n := p.log.count("starting"); n != 1 {
 		t.Errorf("%d children, want one for all", n)
 	}
+}
+
+// Clients that speak at once, and come together, land in the backlog of a
+// listener that is about to close. None of them may lose its words there.
+func TestSingleShot_ManyAtOnceLoseNothing(t *testing.T) {
+	p := singleShot(t)
+	answers := make(chan string, 4)
+	for i := range cap(answers) {
+		go askOnce(dial(t, host(), p.address()), fmt.Sprint("client ", i), answers)
+	}
+	for range cap(answers) {
+		if bad := <-answers; bad != "" {
+			t.Error(bad)
+		}
+	}
+	p.asleep()
+}
+
+// askOnce sends word and tells what was wrong with the answer.
+func askOnce(c net.Conn, word string, result chan<- string) {
+	defer c.Close()
+	if got, err := ask(c, word); got != word || err != nil {
+		result <- fmt.Sprintf("%s heard %q, %v", word, got, err)
+		return
+	}
+	result <- ""
 }

@@ -210,10 +210,10 @@ func defaultConnections(limit uint64) int {
 // mostConnections is how many idle connections fit under the limit at all.
 func mostConnections(limit uint64) int {
 	const huge = 1 << 30
-	if limit <= spareDescriptors+2 {
-		return 1
+	if limit <= spareDescriptors {
+		return defaultConnections(limit)
 	}
-	return int(min((limit-spareDescriptors)/2, huge))
+	return max(int(min((limit-spareDescriptors)/2, huge)), defaultConnections(limit))
 }
 
 // descriptorLimit is the soft limit on open files of this process. Go has

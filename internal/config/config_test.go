@@ -211,7 +211,7 @@ func TestCheck_DestIsBind(t *testing.T) {
 		{"127.0.0.1:4000", "localhost:4000"}, {"127.0.0.1:4000", "LOCALHOST:4000"}, {"localhost:4000", "127.0.0.1:4000"},
 		{":4000", "127.0.0.1:4000"}, {":4000", "127.9.9.9:4000"}, {":4000", "[::1]:4000"}, {":4000", "localhost:4000"},
 		{"0.0.0.0:4000", "127.0.0.1:4000"}, {"[::]:4000", "127.0.0.1:4000"}, {"[::1]:4000", "[0:0::0:1]:4000"},
-		{"0.0.0.0:4000", "[::ffff:127.0.0.1]:4000"}, {"no.such.name.invalid:4000", "No.such.name.invalid:4000"},
+		{"0.0.0.0:4000", "[::ffff:127.0.0.1]:4000"}, {"[::1]:4000", "[::1%lo]:4000"}, {"[fe80::1%lo]:4000", "[fe80::1]:4000"}, {"no.such.name.invalid:4000", "No.such.name.invalid:4000"},
 	}
 	for _, ip := range ownAddresses(t) {
 		same = append(same, [2]string{":4000", net.JoinHostPort(ip, "4000")}, [2]string{net.JoinHostPort(ip, "4000"), net.JoinHostPort(ip, "4000")})
@@ -302,7 +302,7 @@ func TestCheck_MaxConnections(t *testing.T) {
 			t.Errorf("%d connections by default with a limit of %d, want %d", got, limit, want)
 		}
 	}
-	for limit, want := range map[uint64]int{1024: 480, 64: 1, 0: 1, ^uint64(0): 1 << 30} {
+	for limit, want := range map[uint64]int{1024: 480, 100: 37, 64: 24, 0: 1, ^uint64(0): 1 << 30} {
 		if got := mostConnections(limit); got != want {
 			t.Errorf("at most %d connections with a limit of %d, want %d", got, limit, want)
 		}

@@ -249,7 +249,7 @@ func reaches(bind, dest []netip.Addr) bool {
 	for _, b := range bind {
 		for _, d := range dest {
 			switch {
-			case b == d:
+			case sameIP(b, d):
 				return true
 			case b.IsUnspecified() && (b.Is6() || d.Is4()) && (d.IsUnspecified() || isOurs(d)):
 				return true
@@ -257,6 +257,16 @@ func reaches(bind, dest []netip.Addr) bool {
 		}
 	}
 	return false
+}
+
+// sameIP compares addresses. A zone tells interfaces apart where an address
+// means another machine on each of them, which is so for link-local ones only
+// (RFC 4007).
+func sameIP(a, b netip.Addr) bool {
+	if a.IsLinkLocalUnicast() && a.Zone() != "" && b.Zone() != "" {
+		return a == b
+	}
+	return a.WithZone("") == b.WithZone("")
 }
 
 // addresses resolves host. "" is every address of the machine.

@@ -84,7 +84,11 @@ func (p *Pool) start(r *run) (exit *Exit, ready bool) {
 
 // explain tells a start that ran out of time from one that failed by itself.
 func (p *Pool) explain(ctx context.Context, err error) error {
-	if context.Cause(ctx) == ReasonTimeout {
+	switch {
+	case context.Cause(ctx) != ReasonTimeout:
+	case errors.Is(err, ReasonTimeout): // the resource has said so
+		return fmt.Errorf("not ready after %v: %w", p.cfg.StartTimeout, err)
+	default:
 		return fmt.Errorf("not ready after %v (%w): %w", p.cfg.StartTimeout, ReasonTimeout, err)
 	}
 	return err

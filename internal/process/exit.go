@@ -33,6 +33,24 @@ func (e *ExitError) Error() string {
 	return b.String()
 }
 
+// NotReadyError tells why a child that lives is not ready.
+type NotReadyError struct {
+	Program   string   // path of the program
+	LastLines []string // what it printed last, oldest first
+	Err       error    // what the readiness probe says
+}
+
+// Error is one line: the probe's word and the last printed line.
+func (e *NotReadyError) Error() string {
+	if n := len(e.LastLines); n > 0 {
+		return fmt.Sprintf("%v; it printed last: %q", e.Err, e.LastLines[n-1])
+	}
+	return e.Err.Error()
+}
+
+// Unwrap returns what the readiness probe says.
+func (e *NotReadyError) Unwrap() error { return e.Err }
+
 // errEnded is what Ready returns for a life that is over.
 var errEnded = errors.New("the child has ended")
 

@@ -36,8 +36,11 @@ func (l *life) guard() {
 			l.res.log.Warn(msg, "service", l.res.cmd.Service, "pid", l.Pid(), "err", err)
 		}
 	}
-	for {
+	for first := true; ; first = false {
 		pause := time.NewTimer(keeperPause)
+		if first {
+			pause.Reset(0) // one that is killed early is replaced at once
+		}
 		k, err := l.startKeeper()
 		if err != nil {
 			warn("no keeper for the child: if tiproxy is killed, parts of its tree may survive", err)

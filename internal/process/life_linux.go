@@ -74,8 +74,9 @@ func (l *life) Ready(ctx context.Context) (net.Addr, error) {
 	if l.alive.Err() == nil {
 		if err == nil {
 			poke(l.opened)
+			return addr, nil
 		}
-		return addr, err
+		return nil, &NotReadyError{Program: l.res.cmd.Path, LastLines: l.tail.last(), Err: err}
 	}
 	select {
 	case <-l.told:

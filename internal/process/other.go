@@ -160,6 +160,9 @@ func (l *life) Ready(ctx context.Context) (net.Addr, error) {
 	defer unhook()
 	addr, err := l.res.prober.Wait(wait, l)
 	if l.alive.Err() == nil {
+		if err != nil {
+			err = &NotReadyError{Program: l.res.cmd.Path, LastLines: l.tail.last(), Err: err}
+		}
 		return addr, err
 	}
 	select {
