@@ -25,6 +25,7 @@ const (
 var (
 	errEarlyReset = errors.New("connection reset before a byte was moved")
 	errNotTaken   = errors.New("connection not taken from the backlog yet")
+	errNoUse      = errors.New("this life of the child takes no connection")
 )
 
 // patience is how long, and how often, a client is tried with a child that
@@ -127,15 +128,15 @@ func (c *conn) connectHeld(ctx context.Context, cancel context.CancelCauseFunc) 
 			return nil, err
 		}
 		up, err := c.dialHeld(ctx, l)
-		if err == nil && up != nil && c.srv.careful(l) {
+		if err == nil && c.srv.careful(l) {
 			err = c.awaitTaken(ctx, l, up)
 		}
-		if cause := context.Cause(ctx); cause != nil && (err != nil || up == nil) {
+		if cause := context.Cause(ctx); cause != nil && err != nil {
 			closeIfAny(up)
 			return nil, cause
 		}
 		switch {
-		case err == nil && up == nil: // the life is no use
+		case errors.Is(err, errNoUse): // noted already
 		case err == nil && !over(l):
 			return up, nil
 		default:
@@ -158,7 +159,8 @@ func (c *conn) dropPending() {
 }
 
 // dialHeld returns a connection to l's child that is not known to be taken. It
-// returns nothing at all when the life is no use, or ctx has ended.
+// returns errNoUse, and has given the lease back, when the life does not take
+// connections, or ctx has ended.
 func (c *conn) dialHeld(ctx context.Context, l *pool.Lease) (net.Conn, error) {
 	if up := c.pending; up != nil {
 		c.pending = nil
@@ -167,7 +169,7 @@ func (c *conn) dialHeld(ctx context.Context, l *pool.Lease) (net.Conn, error) {
 	addr, err := c.takesConnections(ctx, l)
 	if err != nil {
 		c.release()
-		return nil, nil
+		return nil, errNoUse
 	}
 	return dial(ctx, addr, slowDial)
 }
