@@ -128,10 +128,10 @@ var waysToBeBlind = []blindness{{"netlink", "plain"}, {"proc", "plain"}, {"netli
 func runBlind(t *testing.T, childUID, listenUID int, how blindness) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("SKIPPED: only root can start children of other users")
+		cannot(t, "only root can start children of other users")
 	}
 	if how.proc == "hidepid" && !pidfdTellsUsers() {
-		t.Skip("SKIPPED: with hidepid the users of a process are known since Linux 6.13 only")
+		t.Skip("NOT TESTED: with hidepid the users of a process are known since Linux 6.13 only")
 	}
 	port := strconv.Itoa(int(freePort(t)))
 	c := startChild(t, "blind", strconv.Itoa(childUID), strconv.Itoa(listenUID), how.tables, port, how.proc)

@@ -5,7 +5,6 @@ package process
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -47,26 +46,6 @@ func KeeperMain([]string) int { return 2 }
 
 // Escaped finds nothing here.
 func Escaped() []Left { return nil }
-
-// Resource starts the child of one service. It implements pool.Resource.
-type Resource struct {
-	host   *Host
-	cmd    Command
-	prober Prober
-	log    *slog.Logger
-}
-
-// NewResource returns a Resource whose lives are started by host. log takes
-// warnings; nil discards them.
-func NewResource(host *Host, cmd Command, prober Prober, log *slog.Logger) *Resource {
-	if cmd.StopSignal == 0 {
-		cmd.StopSignal = syscall.SIGTERM
-	}
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
-	return &Resource{host: host, cmd: cmd, prober: prober, log: log}
-}
 
 // Start spawns the child. It returns the prober's error when that sees no sense
 // in a start, ErrHostClosed, or the kernel's error with a hint.

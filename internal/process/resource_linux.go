@@ -3,7 +3,6 @@ package process
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"syscall"
 
@@ -11,28 +10,6 @@ import (
 
 	"tiproxy/internal/pool"
 )
-
-// Resource starts the child of one service. It implements pool.Resource.
-type Resource struct {
-	host   *Host
-	cmd    Command
-	prober Prober
-	log    *slog.Logger
-}
-
-var _ pool.Resource = (*Resource)(nil)
-
-// NewResource returns a Resource whose lives are started by host. log takes
-// warnings about children that cannot be stopped or guarded; nil discards them.
-func NewResource(host *Host, cmd Command, prober Prober, log *slog.Logger) *Resource {
-	if cmd.StopSignal == 0 {
-		cmd.StopSignal = unix.SIGTERM
-	}
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
-	return &Resource{host: host, cmd: cmd, prober: prober, log: log}
-}
 
 // Start spawns the child and its keeper. It returns the prober's error when that
 // sees no sense in a start, ErrHostClosed, or the kernel's error with a hint.
