@@ -16,9 +16,11 @@ packages=(
 	docker-compose
 	docker.io
 	gcc               # the race detector links with cgo
+	haproxy           # a peer to compare with
 	iproute2
 	iptables          # for docker's published ports
 	libc6-dev         # headers for cgo; only recommended by gcc
+	libnginx-mod-stream # nginx as a TCP proxy, a peer to compare with
 	mariadb-client
 	mariadb-server
 	ncat
@@ -29,6 +31,8 @@ packages=(
 	python3
 	redis-server
 	redis-tools       # redis-cli, redis-benchmark
+	socat             # a peer to compare with
+	systemd           # systemd-socket-activate and -proxyd, a peer to compare with
 	telnet
 	util-linux        # setpriv, setsid, nsenter, unshare
 )

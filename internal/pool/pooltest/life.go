@@ -92,10 +92,10 @@ func (l *Life) changeLocked() {
 func (l *Life) End(e pool.Exit) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.endLocked(e)
 	if !e.Left {
-		l.goneLocked()
+		l.goneLocked() // before the exit is told, which says so
 	}
+	l.endLocked(e)
 }
 
 func (l *Life) endLocked(e pool.Exit) {
@@ -197,8 +197,8 @@ func (l *Life) obey() {
 }
 
 func (l *Life) stopLocked() {
-	l.endLocked(pool.Exit{Err: ErrStopped, Status: ErrStopped.Error()})
 	l.goneLocked()
+	l.endLocked(pool.Exit{Err: ErrStopped, Status: ErrStopped.Error()})
 }
 
 // kill ends all of the life at once.
@@ -206,8 +206,8 @@ func (l *Life) kill() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.forced++
-	l.endLocked(pool.Exit{Err: ErrKilled, Status: ErrKilled.Error()})
 	l.goneLocked()
+	l.endLocked(pool.Exit{Err: ErrKilled, Status: ErrKilled.Error()})
 }
 
 func isClosed(c <-chan struct{}) bool {
