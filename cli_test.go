@@ -50,6 +50,13 @@ var wrongLines = []struct {
 	{"signal", join([]string{"--stop-signal", "TREM"}, both...), nil, []string{"write one of TERM, INT"}},
 	{"env", join([]string{"--env", "A"}, both...), nil, []string{`--env: "A" has no value: write A=VALUE`}},
 	{"ready", join([]string{"--ready", "http"}, both...), nil, []string{"write listen or dial"}},
+	{"allow", join([]string{"--allow", "10.0.0.0/8", "--allow", "10.0.0.1/8"}, both...), nil, []string{`--allow: "10.0.0.1/8" has bits behind its mask`}},
+	{"variable for deny", both, []string{"TIPROXY_DENY=10.0.0.0/8\nlocalhost"}, []string{`TIPROXY_DENY: "localhost" is a name`}},
+	{"wake-on", join([]string{"--wake-on", "byte"}, both...), nil, []string{"--wake-on: \"byte\" is not known: write connect or data"}},
+	{"wake-rate", join([]string{"--wake-rate", "5"}, both...), nil, []string{"--wake-rate: \"5\" is not a rate: write N/DURATION, for example 5/1m"}},
+	{"quiet policy", join([]string{"--quiet-policy", "close"}, both...), nil, []string{"--quiet-policy is close, but nothing says when a connection is quiet: add --quiet"}},
+	{"per source on a unix socket", join([]string{"--max-per-source", "5", "--bind", "unix:/run/x"}, both...), nil, []string{"clients of a unix socket have none (--bind unix:/run/x)"}},
+	{"PROXY version", join([]string{"--proxy-protocol", "3"}, both...), nil, []string{"--proxy-protocol: \"3\" is not known: write v1 or v2"}},
 	{"log format", join([]string{"--log-format", "xml"}, both...), nil, []string{"--log-format: \"xml\" is not known: write auto, text or json"}},
 	{"log level", join([]string{"--log-level", "loud"}, both...), nil, []string{"write debug, info, warn or error"}},
 	{"several", join([]string{"--idle", "30", "--log-level", "loud", "word"}, someDest...), nil,
@@ -139,7 +146,7 @@ func TestHelp_ShowsExamplesFirst(t *testing.T) {
 			last = max(last, at)
 		}
 		for _, s := range settings() {
-			if !strings.Contains(text, "\n  --"+s.name+" "+s.arg+" ") {
+			if !strings.Contains(text, "\n  --"+s.name+" "+s.arg) {
 				t.Errorf("tiproxy %s does not show --%s %s", arg, s.name, s.arg)
 			}
 		}

@@ -80,6 +80,10 @@ func addCompletions(root *cobra.Command) {
 		"stop-signal": fixed(config.SignalNames()...),
 		"log-format":  fixed("auto", "text", "json"),
 		"log-level":   fixed("debug", "info", "warn", "error"),
+
+		"wake-on":        fixed(string(config.WakeOnConnect), string(config.WakeOnData)),
+		"quiet-policy":   fixed(string(config.QuietKeep), string(config.QuietClose), string(config.QuietIgnore)),
+		"proxy-protocol": fixed(string(config.ProxyV1), string(config.ProxyV2)),
 	} {
 		if err := root.RegisterFlagCompletionFunc(name, complete); err != nil {
 			panic(err) // a name above that is no flag
@@ -159,16 +163,16 @@ Usage:
 
 Everything behind -- is the child's argument list, byte for byte.
 `)
-	group(&b, "Where", "bind", "dest")
-	group(&b, "The child", "exec", "workdir", "env", "ready")
-	group(&b, "When (a DURATION is 250ms, 30s, 1h30m …)", "idle", "start-timeout", "stop-timeout", "stop-signal", "drain-timeout")
-	group(&b, "tiproxy itself", "max-connections", "admin", "log-format", "log-level")
+	for _, g := range helpGroups() {
+		group(&b, g.title, g.names...)
+	}
 	b.WriteString(`  --version                   print version, commit and Go version
   --help, -h                  print this help
 
 Environment:
   Every flag is also a variable: TIPROXY_ and its name in capitals, - as _, such
-  as TIPROXY_START_TIMEOUT=5m. Flags win. TIPROXY_ENV takes one KEY=VALUE a line.
+  as TIPROXY_START_TIMEOUT=5m. Flags win. What may be repeated takes
+  one a line there.
 
 Signals:
   TERM, INT, HUP   stop: let connections finish, stop the child; twice: at once
@@ -180,6 +184,26 @@ Exit status:
   2   wrong command line
 `)
 	return b.String()
+}
+
+// helpGroup is some settings under a title of the help.
+type helpGroup struct {
+	title string
+	names []string
+}
+
+// helpGroups lists all settings: first the few that everyone needs, behind them
+// the controls for a hostile or careless world.
+func helpGroups() []helpGroup {
+	return []helpGroup{
+		{"What everyone needs (a DURATION is 250ms, 30s, 1h30m ...)", []string{"bind", "dest", "exec", "workdir", "env", "idle"}},
+		{"Starting and stopping", []string{"ready", "start-timeout", "stop-timeout", "stop-signal", "drain-timeout", "min-uptime"}},
+		{"Control: who may connect, and who may wake the child", []string{"allow", "deny", "wake-on", "wake-rate"}},
+		{"Control: connections that are open and quiet", []string{"quiet", "quiet-policy"}},
+		{"Control: how many at once", []string{"max-connections", "max-waiting", "max-per-source"}},
+		{"Control: whose address the child sees", []string{"proxy-protocol", "accept-proxy-protocol"}},
+		{"tiproxy itself", []string{"admin", "log-format", "log-level"}},
+	}
 }
 
 // group writes some settings under a title.
@@ -194,8 +218,14 @@ func group(b *strings.Builder, title string, names ...string) {
 			usage += " (default: " + s.def + ")"
 		}
 		lines := wrap(usage, 80-30)
-		fmt.Fprintf(b, "  --%-25s %s\n", s.name+" "+s.arg, lines[0])
-		for _, line := range lines[1:] {
+		flag := s.name + " " + s.arg
+		if len(flag) > 25 {
+			fmt.Fprintf(b, "  --%s\n", flag)
+		} else {
+			fmt.Fprintf(b, "  --%-25s %s\n", flag, lines[0])
+			lines = lines[1:]
+		}
+		for _, line := range lines {
 			fmt.Fprintf(b, "%30s%s\n", "", line)
 		}
 	}

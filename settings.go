@@ -27,29 +27,42 @@ type setting struct {
 	name, arg string
 	def       string // shown as default; "" = none
 	usage     string
-	service   func(*config.Text) *config.Value // where it goes; nil for settings of the program itself
+	service   func(*config.Text) *config.Value   // where it goes; nil for settings of the program itself and lists
+	list      func(*config.Text) *[]config.Value // where it goes if it may be repeated
 }
 
 // settings lists them in the order of the help.
 func settings() []setting {
 	type text = config.Text
 	type value = config.Value
+	type list = []config.Value
 	return []setting{
-		{"bind", "ADDR", config.DefaultBind, "where clients connect: host:port, :port, [v6]:port or unix:/path; port 0 takes a free one", func(t *text) *value { return &t.Bind }},
-		{"dest", "ADDR", "", "where the child listens: host:port or unix:/path (required)", func(t *text) *value { return &t.Dest }},
-		{"exec", "PROGRAM", "", "the child's program: a path, or a name looked up in PATH, then in --workdir (required)", func(t *text) *value { return &t.Exec }},
-		{"workdir", "DIR", "", "the child's working directory (default: the current one)", func(t *text) *value { return &t.Workdir }},
-		{"env", "KEY=VALUE", "", "added to the child's environment; may be repeated", nil},
-		{"idle", "DURATION", config.DefaultIdle, "stop the child when nobody has been connected for this long; 0 = never", func(t *text) *value { return &t.Idle }},
-		{"start-timeout", "DURATION", config.DefaultStartTimeout, "give up a start that is not ready by then; 0 = never", func(t *text) *value { return &t.StartTimeout }},
-		{"stop-timeout", "DURATION", config.DefaultStopTimeout, "from the stop signal to SIGKILL of the whole tree; 0 = SIGKILL at once", func(t *text) *value { return &t.StopTimeout }},
-		{"stop-signal", "NAME", config.DefaultStopSignal, "first signal of a stop", func(t *text) *value { return &t.StopSignal }},
-		{"drain-timeout", "DURATION", config.DefaultDrainTimeout, "how long connections may finish when tiproxy itself is stopped; 0 = no waiting", func(t *text) *value { return &t.DrainTimeout }},
-		{"max-connections", "N", "", "connections held at once, the kernel's backlog holds the rest (default: 3/8 of the descriptor limit, at most 50,000)", func(t *text) *value { return &t.MaxConnections }},
-		{"ready", "KIND", string(config.DefaultReady()), "how readiness is recognised: listen (the kernel's tables) or dial (a connection)", func(t *text) *value { return &t.Ready }},
-		{"admin", "ADDR", "", "where tiproxy can be asked whether it is well: unix:/path, for its own user only (see tiproxy healthcheck)", nil},
-		{"log-format", "FORMAT", "auto", "tiproxy's own log, on stderr: text, json, or auto = text on a terminal", nil},
-		{"log-level", "LEVEL", "info", "debug, info, warn or error", nil},
+		{"bind", "ADDR", config.DefaultBind, "where clients connect: host:port, :port, [v6]:port or unix:/path; port 0 takes a free one", func(t *text) *value { return &t.Bind }, nil},
+		{"dest", "ADDR", "", "where the child listens: host:port or unix:/path (required)", func(t *text) *value { return &t.Dest }, nil},
+		{"exec", "PROGRAM", "", "the child's program: a path, or a name looked up in PATH, then in --workdir (required)", func(t *text) *value { return &t.Exec }, nil},
+		{"workdir", "DIR", "", "the child's working directory (default: the current one)", func(t *text) *value { return &t.Workdir }, nil},
+		{"env", "KEY=VALUE", "", "added to the child's environment; may be repeated", nil, func(t *text) *list { return &t.Env }},
+		{"idle", "DURATION", config.DefaultIdle, "stop the child when nobody has been connected for this long; 0 = never", func(t *text) *value { return &t.Idle }, nil},
+		{"start-timeout", "DURATION", config.DefaultStartTimeout, "give up a start that is not ready by then; 0 = never", func(t *text) *value { return &t.StartTimeout }, nil},
+		{"stop-timeout", "DURATION", config.DefaultStopTimeout, "from the stop signal to SIGKILL of the whole tree; 0 = SIGKILL at once", func(t *text) *value { return &t.StopTimeout }, nil},
+		{"stop-signal", "NAME", config.DefaultStopSignal, "first signal of a stop", func(t *text) *value { return &t.StopSignal }, nil},
+		{"drain-timeout", "DURATION", config.DefaultDrainTimeout, "how long connections may finish when tiproxy itself is stopped; 0 = no waiting", func(t *text) *value { return &t.DrainTimeout }, nil},
+		{"max-connections", "N", "", "connections held at once, the kernel's backlog holds the rest (default: 3/8 of the descriptor limit, at most 50,000)", func(t *text) *value { return &t.MaxConnections }, nil},
+		{"ready", "KIND", string(config.DefaultReady()), "how readiness is recognised: listen (the kernel's tables) or dial (a connection)", func(t *text) *value { return &t.Ready }, nil},
+		{"min-uptime", "DURATION", "", "a child that is ready is not stopped for being idle before this time", func(t *text) *value { return &t.MinUptime }, nil},
+		{"allow", "CIDR,...", "", "only clients of these networks may connect, the others are reset; may be repeated", nil, func(t *text) *list { return &t.Allow }},
+		{"deny", "CIDR,...", "", "clients of these networks are reset, also if allowed; may be repeated", nil, func(t *text) *list { return &t.Deny }},
+		{"wake-on", "WHAT", config.DefaultWakeOn, "what starts the child: connect, or data = the client's first byte, before which it is not connected (not for servers that speak first: MySQL, MariaDB, TiDB, SSH, SMTP, FTP)", func(t *text) *value { return &t.WakeOn }, nil},
+		{"wake-rate", "N/DURATION", "", "how often one source network (/24, /64) may start the child; beyond it its clients wait", func(t *text) *value { return &t.WakeRate }, nil},
+		{"quiet", "DURATION", "", "a connection that carried no byte for this long is quiet; see --quiet-policy", func(t *text) *value { return &t.Quiet }, nil},
+		{"quiet-policy", "POLICY", config.DefaultQuietPolicy, "a quiet connection: keep = keeps the child awake like any other, close = is ended, ignore = stays and does not keep the child awake", func(t *text) *value { return &t.QuietPolicy }, nil},
+		{"max-waiting", "N", "", "connections that wait for the child at once, the kernel's backlog holds the rest", func(t *text) *value { return &t.MaxWaiting }, nil},
+		{"max-per-source", "N", "", "connections of one address (IPv6: /64) at once, further ones are reset", func(t *text) *value { return &t.MaxPerSource }, nil},
+		{"proxy-protocol", "VERSION", "", "tell the child its client's address by a PROXY protocol header: v1 or v2", func(t *text) *value { return &t.ProxyProtocol }, nil},
+		{"accept-proxy-protocol", "CIDR,...", "", "believe, and require, a PROXY protocol header from these peers, and from nobody else; may be repeated", nil, func(t *text) *list { return &t.AcceptProxyProtocol }},
+		{"admin", "ADDR", "", "where tiproxy can be asked whether it is well: unix:/path, for its own user only (see tiproxy healthcheck)", nil, nil},
+		{"log-format", "FORMAT", "auto", "tiproxy's own log, on stderr: text, json, or auto = text on a terminal", nil, nil},
+		{"log-level", "LEVEL", "info", "debug, info, warn or error", nil, nil},
 	}
 }
 
@@ -68,7 +81,7 @@ type options struct {
 func addFlags(flags *pflag.FlagSet) {
 	flags.SortFlags = false
 	for _, s := range settings() {
-		if s.name == "env" {
+		if s.list != nil {
 			// Not a slice, which would split values at commas.
 			flags.StringArray(s.name, nil, s.usage)
 			continue
@@ -90,11 +103,13 @@ func readOptions(flags *pflag.FlagSet, words, args []string) (options, error) {
 	}
 	text := config.Text{Args: args}
 	for _, s := range settings() {
-		if s.service != nil {
+		switch {
+		case s.service != nil:
 			*s.service(&text) = readValue(flags, s.name)
+		case s.list != nil:
+			*s.list(&text) = readList(flags, s.name)
 		}
 	}
-	text.Env = readEnv(flags)
 	service, err := config.Check(text)
 	errs = append(errs, split(err)...)
 	o.service = service
@@ -135,18 +150,18 @@ func readValue(flags *pflag.FlagSet, name string) config.Value {
 	return v
 }
 
-// readEnv returns the additions to the child's environment. In the variable
-// each line is one.
-func readEnv(flags *pflag.FlagSet) []config.Value {
-	from, list := "--env", []string(nil)
-	if flags.Changed("env") {
-		list, _ = flags.GetStringArray("env")
-	} else if text := strings.TrimRight(os.Getenv(envName("env")), "\n"); text != "" {
-		from, list = envName("env"), strings.Split(text, "\n")
+// readList returns what was written for a setting that may be repeated. In the
+// variable each line is one.
+func readList(flags *pflag.FlagSet, name string) []config.Value {
+	from, list := "--"+name, []string(nil)
+	if flags.Changed(name) {
+		list, _ = flags.GetStringArray(name)
+	} else if text := strings.TrimRight(os.Getenv(envName(name)), "\n"); text != "" {
+		from, list = envName(name), strings.Split(text, "\n")
 	}
 	var out []config.Value
-	for _, kv := range list {
-		out = append(out, config.Value{From: from, Text: kv, Given: true})
+	for _, text := range list {
+		out = append(out, config.Value{From: from, Text: text, Given: true})
 	}
 	return out
 }

@@ -57,6 +57,8 @@ type Service struct {
 
 	MaxConnections int // connections held at once, at least 1
 	Ready          Ready
+
+	Controls
 }
 
 // Value is one setting as it was written.
@@ -76,6 +78,12 @@ type Text struct {
 	Idle, StartTimeout, StopTimeout          Value
 	StopSignal, DrainTimeout, MaxConnections Value
 	Ready                                    Value
+
+	Allow, Deny, AcceptProxyProtocol    []Value
+	WakeOn, WakeRate                    Value
+	Quiet, QuietPolicy                  Value
+	MaxWaiting, MaxPerSource, MinUptime Value
+	ProxyProtocol                       Value
 }
 
 // Defaults of the settings that have a fixed one, as people would write them.
@@ -86,6 +94,8 @@ const (
 	DefaultStopTimeout  = "20s"
 	DefaultStopSignal   = "TERM"
 	DefaultDrainTimeout = "5s"
+	DefaultWakeOn       = string(WakeOnConnect)
+	DefaultQuietPolicy  = string(QuietKeep)
 )
 
 // DefaultReady is the best way to recognise readiness that this system offers.
@@ -143,6 +153,7 @@ func Check(t Text) (Service, error) {
 	s.DrainTimeout = parsed(&c, t.DrainTimeout, DefaultDrainTimeout, ParseDuration)
 	s.MaxConnections = c.maxConnections(t.MaxConnections)
 	s.Ready = parsed(&c, t.Ready, string(DefaultReady()), parseReady)
+	s.Controls = c.controls(t, s.Bind)
 	c.args(t)
 	if s.Dest.Network != "" {
 		c.report(t.Dest, checkPlace(s, t.Bind.From))
