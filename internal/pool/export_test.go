@@ -48,3 +48,10 @@ func (p *Pool) HoldBackTimer() *time.Timer {
 	defer p.mu.Unlock()
 	return p.retry
 }
+
+// Sources tells of how many sources starts are remembered.
+func (p *Pool) Sources() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.wakes.by)
+}

@@ -64,6 +64,12 @@ func (e *StartError) Unwrap() error { return e.Err }
 type Config struct {
 	// Idle is how long a ready life without any lease is kept; 0 means for ever.
 	Idle time.Duration
+	// MinUptime is how long a life is kept from the moment it is ready, however
+	// idle it is.
+	MinUptime time.Duration
+	// WakeRate is how often callers of one source may start a life. Beyond it
+	// they wait: until they may again, or somebody else has started it.
+	WakeRate Rate
 	// StartTimeout is how long a start may take until it is ready; 0 means for ever.
 	StartTimeout time.Duration
 	// Notify, if set, is told every event, in the order in which they happened,
@@ -93,6 +99,7 @@ type Pool struct {
 	notBefore time.Time            // no start before this moment
 	retry     *time.Timer          // wakes the waiting when the hold-back is over; nil unless held back with somebody waiting
 	idle      *time.Timer          // nil unless opened without a lease
+	wakes     wakes
 	stats     stats
 }
 
@@ -118,7 +125,8 @@ type run struct {
 	stop    chan struct{} // closed when it was decided to leave starting or opened
 	reason  Reason        // why it is being stopped, or why it ended
 	crash   error         // for ReasonCrashed, how it ended
-	leases  int
+	leases  int           // that keep the life awake
+	resting int           // those that do not
 	started time.Time
 	opened  time.Time // zero until opened
 }
@@ -128,6 +136,7 @@ func New(res Resource, cfg Config) *Pool {
 	p := &Pool{res: res, cfg: cfg, waiters: make(map[*waiter]struct{}), told: make(chan struct{})}
 	p.force, p.kill = context.WithCancel(context.Background())
 	p.stats.since = time.Now()
+	p.wakes.rate = cfg.WakeRate
 	close(p.told)
 	return p
 }
@@ -144,11 +153,11 @@ func (p *Pool) TryGet() (*Lease, bool) {
 }
 
 // Get returns a lease on a ready life, starting one if there is none and
-// waiting for as long as that takes. who names the caller for the log.
+// waiting for as long as that takes.
 //
 // It returns ctx's cause when ctx ends first, ErrShutdown when the pool stops,
 // and a *StartError when the start that the caller waited for has failed.
-func (p *Pool) Get(ctx context.Context, who string) (*Lease, error) {
+func (p *Pool) Get(ctx context.Context, by Caller) (*Lease, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.state == Opened && !p.quit && ctx.Err() == nil {
@@ -162,6 +171,7 @@ func (p *Pool) Get(ctx context.Context, who string) (*Lease, error) {
 		awaited = p.gen
 	}
 	for {
+		var held time.Time // not by this caller before
 		switch {
 		case p.failure != nil && p.failure.Gen >= awaited:
 			return nil, p.failure
@@ -172,9 +182,16 @@ func (p *Pool) Get(ctx context.Context, who string) (*Lease, error) {
 		case p.state == Opened:
 			return p.leaseLocked(), nil
 		case p.state == Closed:
-			p.startLocked(who)
+			held = p.startLocked(by)
 		}
-		p.waitLocked(ctx)
+		if !held.IsZero() && by.Held != nil {
+			p.mu.Unlock()
+			by.Held(held)
+			p.mu.Lock()
+			by.Held = nil
+			continue // much may have changed
+		}
+		p.waitLocked(ctx, held)
 	}
 }
 
@@ -187,13 +204,17 @@ func (p *Pool) Put(l *Lease) {
 		return
 	}
 	l.back = true
-	l.run.leases--
+	if l.resting {
+		l.run.resting--
+	} else {
+		l.run.leases--
+	}
 	p.settleLocked()
 }
 
 // Shutdown stops the pool for good: nothing is started any more and those who
 // wait are told ErrShutdown. Leases may be used on until ctx is done; then, or
-// as soon as there is none, the life is stopped. Shutdown returns when nothing
+// as soon as there is none but resting ones, the life is stopped. Shutdown returns when nothing
 // of it is left, which takes as long as the resource's own stop.
 func (p *Pool) Shutdown(ctx context.Context) {
 	p.mu.Lock()
@@ -204,9 +225,9 @@ func (p *Pool) Shutdown(ctx context.Context) {
 			p.leaveLocked(ReasonQuit)
 		}
 		if p.state == Opened {
-			p.waitLocked(ctx)
+			p.waitLocked(ctx, time.Time{})
 		} else {
-			p.waitLocked(context.Background()) // bounded: the life is being stopped
+			p.waitLocked(context.Background(), time.Time{}) // bounded: the life is being stopped
 		}
 	}
 	told := p.told
@@ -223,7 +244,10 @@ func (p *Pool) Kill() { p.kill() }
 type Lease struct {
 	pool *Pool
 	run  *run
-	back bool // given back; guarded by the pool's mu
+
+	// Guarded by the pool's mu.
+	back    bool // given back
+	resting bool // does not keep the life awake
 }
 
 // Addr returns where the life takes connections.
@@ -272,7 +296,8 @@ func (p *Pool) settleLocked() {
 	}
 	if p.cfg.Idle > 0 && p.idle == nil {
 		alarm := &idleAlarm{pool: p, run: p.run}
-		alarm.timer = time.AfterFunc(p.cfg.Idle, alarm.fire)
+		young := p.cfg.MinUptime - time.Since(p.run.opened)
+		alarm.timer = time.AfterFunc(max(p.cfg.Idle, young), alarm.fire)
 		p.idle = alarm.timer
 	}
 }
@@ -306,18 +331,24 @@ func (a *idleAlarm) fire() {
 }
 
 // startLocked begins a new life, or arms the timer that will do so when starts
-// are held back.
-func (p *Pool) startLocked(who string) {
+// are held back. It returns the moment before which this caller may not start
+// one, zero if there is none.
+func (p *Pool) startLocked(by Caller) (held time.Time) {
 	if p.retry != nil {
-		return
+		return time.Time{}
 	}
-	if wait := time.Until(p.notBefore); wait > 0 {
+	now := time.Now()
+	if next := p.wakes.next(by.Source); next.After(now) {
+		return next
+	}
+	if wait := p.notBefore.Sub(now); wait > 0 {
 		p.retry = time.AfterFunc(wait, p.endHoldBack)
-		return
+		return time.Time{}
 	}
+	p.wakes.record(by.Source, now)
 	p.gen++
 	r := &run{
-		gen: p.gen, who: who, started: time.Now(),
+		gen: p.gen, who: by.Name, started: now,
 		prev: p.told, told: make(chan struct{}),
 		answered: make(chan struct{}), ended: make(chan struct{}), stop: make(chan struct{}),
 	}
@@ -326,6 +357,7 @@ func (p *Pool) startLocked(who string) {
 	p.stats.starts++
 	p.setLocked(Starting)
 	go p.monitor(r)
+	return time.Time{}
 }
 
 // endHoldBack lets the waiting start again. A call that comes so late that
@@ -368,8 +400,8 @@ type waiter struct {
 	cond *sync.Cond
 }
 
-// leave wakes the waiter because its context is done.
-func (w *waiter) leave() {
+// look makes the waiter look again: its context is done, or its time has come.
+func (w *waiter) look() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.cond.Signal()
@@ -383,10 +415,14 @@ func (p *Pool) changeLocked() {
 }
 
 // waitLocked gives up the lock until there is reason to look again: something
-// has changed, or ctx is done.
-func (p *Pool) waitLocked(ctx context.Context) {
+// has changed, ctx is done, or until has come, if that is not zero.
+func (p *Pool) waitLocked(ctx context.Context, until time.Time) {
 	w := &waiter{mu: &p.mu, cond: sync.NewCond(&p.mu)}
-	unhook := context.AfterFunc(ctx, w.leave)
+	unhook := context.AfterFunc(ctx, w.look)
+	if !until.IsZero() {
+		timer := time.AfterFunc(time.Until(until), w.look)
+		defer timer.Stop()
+	}
 	p.waiters[w] = struct{}{}
 	w.cond.Wait()
 	delete(p.waiters, w)

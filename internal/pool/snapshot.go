@@ -56,7 +56,8 @@ type Snapshot struct {
 	State       State
 	Since       time.Time // of the last change of state
 	Gen         uint64    // of the newest life, 0 before the first
-	Connections int       // leases of the current life
+	Connections int       // leases of the current life, resting ones included
+	Resting     int       // those of them that do not keep it awake
 	Waiting     int       // callers of Get that wait
 	Granted     uint64    // leases ever granted
 	Starts      uint64    // starts ever begun
@@ -79,7 +80,7 @@ func (p *Pool) Snapshot() Snapshot {
 		LastError: p.stats.lastErr, HeldUntil: p.notBefore,
 	}
 	if p.run != nil && !p.run.isEnded() {
-		s.Connections = p.run.leases
+		s.Connections, s.Resting = p.run.leases+p.run.resting, p.run.resting
 	}
 	s.InState[p.state] += time.Since(p.stats.since)
 	return s

@@ -83,7 +83,7 @@ func randomExit0() pool.Exit {
 func (s *stress) client() {
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*few())
-		l, err := s.Get(ctx, "client")
+		l, err := s.Get(ctx, pool.Caller{Name: "client"})
 		cancel()
 		switch {
 		case err == nil:

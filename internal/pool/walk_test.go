@@ -41,6 +41,8 @@ func randomWalk(t *rapid.T) {
 	cfg := pool.Config{
 		Idle:         rapid.SampledFrom([]time.Duration{1, 5 * time.Second, idleTime}).Draw(t, "idle"),
 		StartTimeout: rapid.SampledFrom([]time.Duration{time.Second, startTimeout}).Draw(t, "startTimeout"),
+		MinUptime:    rapid.SampledFrom([]time.Duration{0, 0, youth}).Draw(t, "minUptime"),
+		WakeRate:     rapid.SampledFrom([]pool.Rate{{}, {N: 1, Per: ratePer}, {N: 2, Per: ratePer}}).Draw(t, "wakeRate"),
 	}
 	w := newWalk(t, cfg)
 	defer w.finish()
@@ -50,6 +52,8 @@ func randomWalk(t *rapid.T) {
 		"arrive":   w.alone(w.Arrive),
 		"leave":    w.alone(w.Leave),
 		"put":      w.alone(w.PutOne),
+		"rest":     w.alone(w.RestOne),
+		"rouse":    w.alone(w.RouseOne),
 		"try":      w.alone(w.Try),
 		"ready":    w.alone(w.BecomeReady),
 		"never":    w.alone(w.NeverReady),
@@ -75,7 +79,7 @@ func (w *walk) alone(action func(*rapid.T)) func(*rapid.T) {
 // Together makes several things happen at the same moment, so that the pool
 // learns of them in any order.
 func (w *walk) Together(t *rapid.T) {
-	actions := []func(*rapid.T){w.Arrive, w.Leave, w.PutOne, w.Try, w.BecomeReady, w.NeverReady, w.Exit, w.Stop}
+	actions := []func(*rapid.T){w.Arrive, w.Leave, w.PutOne, w.RestOne, w.RouseOne, w.Try, w.BecomeReady, w.NeverReady, w.Exit, w.Stop}
 	for range rapid.IntRange(2, 4).Draw(t, "events") {
 		actions[rapid.IntRange(0, len(actions)-1).Draw(t, "event")](t)
 	}
@@ -91,6 +95,7 @@ func (w *walk) moments() []time.Duration {
 		1, 10 * time.Millisecond, pool.ExitGrace, time.Second - 1, time.Second, bootTime,
 		stopTime - 1, stopTime, w.cfg.StartTimeout - 1, w.cfg.StartTimeout,
 		w.cfg.Idle - 1, w.cfg.Idle, w.cfg.Idle + 1, time.Minute,
+		w.cfg.MinUptime + 1, ratePer - 1, ratePer,
 	}
 }
 
@@ -108,7 +113,8 @@ func (w *walk) Arrive(t *rapid.T) {
 			w.cancels = append(w.cancels, cancel)
 		}
 		s := w.Snapshot()
-		w.least[w.comeWith(ctx)] = awaitedIn(s)
+		source := rapid.SampledFrom([]string{"", "10.0.0.0/24", "10.0.1.0/24"}).Draw(t, "source")
+		w.least[w.comeFrom(ctx, source)] = awaitedIn(s)
 	}
 }
 
@@ -121,6 +127,18 @@ func (w *walk) Leave(t *rapid.T) {
 func (w *walk) PutOne(t *rapid.T) {
 	if c := pick(t, w.leaseholders()); c != nil {
 		w.put(c)
+	}
+}
+
+func (w *walk) RestOne(t *rapid.T) {
+	if c := pick(t, w.leaseholders()); c != nil {
+		w.rest(c)
+	}
+}
+
+func (w *walk) RouseOne(t *rapid.T) {
+	if c := pick(t, w.leaseholders()); c != nil {
+		w.rouse(c)
 	}
 }
 

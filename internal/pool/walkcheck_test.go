@@ -3,6 +3,7 @@ package pool_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"testing/synctest"
 	"time"
@@ -32,6 +33,8 @@ type walk struct {
 	awaited   map[*client]uint64 // first start whose failure a waiting client must be told
 	least     map[*client]uint64 // no earlier start concerns a client
 	back      map[*client]bool   // has given his lease back
+	resting   map[*client]bool   // his lease does not keep its life awake
+	started   map[string][]time.Time
 
 	quit         bool
 	startsAtQuit int // -1 until it is known
@@ -42,16 +45,33 @@ func newWalk(t *rapid.T, cfg pool.Config) *walk {
 	return &walk{
 		world: newWorld(t, cfg, pooltest.Script{}), t: t, cfg: cfg, born: time.Now(),
 		awaited: map[*client]uint64{}, least: map[*client]uint64{}, back: map[*client]bool{}, startsAtQuit: -1,
+		resting: map[*client]bool{}, started: map[string][]time.Time{},
 	}
 }
 
 // put gives a lease back, for the first time or again.
 func (w *walk) put(c *client) {
 	c.Put()
-	if !w.back[c] && c.lease.Gen() == w.Snapshot().Gen {
+	w.unused(c)
+	w.back[c] = true
+}
+
+// unused notes that a lease does not keep its life awake from now on.
+func (w *walk) unused(c *client) {
+	if !w.back[c] && !w.resting[c] && c.lease.Gen() == w.Snapshot().Gen {
 		w.lastPut = time.Now()
 	}
-	w.back[c] = true
+}
+
+func (w *walk) rest(c *client) {
+	c.lease.Rest()
+	w.unused(c)
+	w.resting[c] = true
+}
+
+func (w *walk) rouse(c *client) {
+	c.lease.Rouse()
+	w.resting[c] = false
 }
 
 func (w *walk) waiting() []*client {
@@ -97,6 +117,7 @@ func (w *walk) account() {
 		case pool.EventStarting:
 			w.openedAt, w.lastPut = time.Time{}, time.Time{}
 			w.that("I12: no start while held back", !ev.at.Before(w.heldUntil))
+			w.accountStart(ev)
 		case pool.EventOpened:
 			w.openedAt = ev.at
 		case pool.EventStartFailed:
@@ -107,6 +128,27 @@ func (w *walk) account() {
 		}
 	}
 	w.seen = len(all)
+}
+
+// accountStart accounts for a start by the source of the client who caused it.
+func (w *walk) accountStart(ev told) {
+	for _, c := range w.clients {
+		if c.who == ev.Who {
+			w.that("no source starts more than it may", w.mayStart(c.source, ev.at))
+			w.started[c.source] = append(w.started[c.source], ev.at)
+		}
+	}
+}
+
+// mayStart tells whether a source has started less than it may.
+func (w *walk) mayStart(source string, now time.Time) bool {
+	recent := 0
+	for _, at := range w.started[source] {
+		if now.Sub(at) < w.cfg.WakeRate.Per {
+			recent++
+		}
+	}
+	return source == "" || w.cfg.WakeRate.N == 0 || recent < w.cfg.WakeRate.N
 }
 
 // accountEnd accounts for the first event that tells the end of a life.
@@ -122,9 +164,9 @@ func (w *walk) accountEnd(ev told) {
 	case pool.ReasonCrashed:
 		w.failed(ev.at)
 	case pool.ReasonIdle:
-		equal(w.t, "I7: idle stop at", ev.at, w.idleSince().Add(w.cfg.Idle))
+		equal(w.t, "I7: idle stop at", ev.at, w.idleEnd())
 		for _, c := range w.leaseholders() {
-			w.that("I6: no idle stop under a lease", w.back[c] || c.lease.Gen() != ev.Gen)
+			w.that("I6: no idle stop under a lease", w.back[c] || w.resting[c] || c.lease.Gen() != ev.Gen)
 		}
 	}
 }
@@ -140,6 +182,15 @@ func (w *walk) idleSince() time.Time {
 		return w.lastPut
 	}
 	return w.openedAt
+}
+
+// idleEnd is when the newest life is to be stopped for being idle.
+func (w *walk) idleEnd() time.Time {
+	end, young := w.idleSince().Add(w.cfg.Idle), w.openedAt.Add(w.cfg.MinUptime)
+	if young.After(end) {
+		return young
+	}
+	return end
 }
 
 // that fails the walk unless ok.
@@ -175,7 +226,7 @@ func (w *walk) checkClients(s pool.Snapshot) {
 	equal(w.t, "I9: waiting", s.Waiting, len(waiting))
 	w.that("I10: nobody waits in opened", s.State != pool.Opened || len(waiting) == 0)
 	w.that("I14: nobody waits while the pool stops", !w.quit || len(waiting) == 0)
-	w.that("I10: a start is due", s.State != pool.Closed || len(waiting) == 0 || time.Now().Before(w.heldUntil))
+	w.that("I10: a start is due", s.State != pool.Closed || len(w.free()) == 0 || time.Now().Before(w.heldUntil))
 	for _, c := range waiting {
 		if _, known := w.awaited[c]; !known {
 			w.awaited[c] = awaitedIn(s)
@@ -190,6 +241,11 @@ func (w *walk) checkClients(s pool.Snapshot) {
 	}
 }
 
+// free are the waiting whose source may start a life now.
+func (w *walk) free() []*client {
+	return slices.DeleteFunc(w.waiting(), func(c *client) bool { return !w.mayStart(c.source, time.Now()) })
+}
+
 // awaitedIn is the start that somebody waits for who comes then.
 func awaitedIn(s pool.Snapshot) uint64 {
 	if s.State == pool.Starting {
@@ -201,7 +257,7 @@ func awaitedIn(s pool.Snapshot) uint64 {
 // checkLeases: a lease names the life it belongs to, and counts while that
 // lives (I5, I6, I9).
 func (w *walk) checkLeases(s pool.Snapshot) {
-	held, granted := 0, uint64(0)
+	held, resting, granted := 0, 0, uint64(0)
 	for _, c := range w.leaseholders() {
 		granted++
 		done := isDone(c)
@@ -210,19 +266,24 @@ func (w *walk) checkLeases(s pool.Snapshot) {
 		w.that("I5: the life of a lease that is done has ended", !done || s.State != pool.Opened || c.lease.Gen() < s.Gen)
 		if !w.back[c] && !done {
 			held++
+			if w.resting[c] {
+				resting++
+			}
 		}
 	}
 	equal(w.t, "I9: connections", s.Connections, held)
+	equal(w.t, "I9: resting", s.Resting, resting)
 	equal(w.t, "I9: granted", s.Granted, granted)
 }
 
 // checkTimers: a timer is armed exactly when something is to come of it (I7, I11).
 func (w *walk) checkTimers(s pool.Snapshot) {
 	idle, holdBack := w.Armed()
-	equal(w.t, "I7: idle timer armed", idle, s.State == pool.Opened && s.Connections == 0 && !w.quit)
-	equal(w.t, "I4: hold-back timer armed", holdBack, s.State == pool.Closed && s.Waiting > 0)
+	equal(w.t, "I7: idle timer armed", idle, s.State == pool.Opened && s.Connections == s.Resting && !w.quit)
+	w.that("I4: hold-back timer armed for somebody", !holdBack || s.State == pool.Closed && s.Waiting > 0)
+	w.that("I4: hold-back timer armed", holdBack || s.State != pool.Closed || len(w.free()) == 0)
 	if idle {
-		w.that("I11: idle time is not over", time.Now().Before(w.idleSince().Add(w.cfg.Idle)))
+		w.that("I11: idle time is not over", time.Now().Before(w.idleEnd()))
 	}
 	if w.failures > 0 {
 		equal(w.t, "I12: held until", s.HeldUntil, w.heldUntil)
@@ -266,7 +327,7 @@ func (w *walk) checkQuit(s pool.Snapshot) {
 }
 
 // longest is longer than any stop, hold-back and start together.
-const longest = stopTime + time.Minute + 2*startTimeout + 10*time.Second
+const longest = stopTime + time.Minute + 2*startTimeout + 10*time.Second + ratePer
 
 // checkEnd: whoever waits is answered in bounded time, whatever went before,
 // and once everybody has left the pool closes by itself (I10, I11).
@@ -286,7 +347,7 @@ func (w *walk) checkEnd() {
 		w.put(c)
 	}
 	w.check(w.t)
-	w.pass(longest + w.cfg.Idle)
+	w.pass(longest + w.cfg.Idle + w.cfg.MinUptime)
 	w.check(w.t)
 	w.that("I11: scales to zero", w.Snapshot().State == pool.Closed)
 }

@@ -23,6 +23,8 @@ const (
 	startTimeout = 30 * time.Second
 	stopTime     = 10 * time.Second
 	bootTime     = 2 * time.Second
+	youth        = 100 * time.Second
+	ratePer      = 45 * time.Second
 )
 
 var (
@@ -248,10 +250,11 @@ func (w *world) returned(done <-chan struct{}, want bool) {
 
 // client is one call of Get.
 type client struct {
-	w     *world
-	who   string
-	leave context.CancelCauseFunc
-	done  chan struct{}
+	w      *world
+	who    string
+	source string
+	leave  context.CancelCauseFunc
+	done   chan struct{}
 
 	// Valid once done is closed.
 	lease *pool.Lease
@@ -264,8 +267,11 @@ func (w *world) come() *client {
 	return w.comeWith(context.Background())
 }
 
-func (w *world) comeWith(ctx context.Context) *client {
-	c := &client{w: w, who: fmt.Sprintf("client-%d", len(w.clients)+1), done: make(chan struct{})}
+func (w *world) comeWith(ctx context.Context) *client { return w.comeFrom(ctx, "") }
+
+// comeFrom lets a client of some source come.
+func (w *world) comeFrom(ctx context.Context, source string) *client {
+	c := &client{w: w, source: source, who: fmt.Sprintf("client-%d", len(w.clients)+1), done: make(chan struct{})}
 	ctx, c.leave = context.WithCancelCause(ctx)
 	w.clients = append(w.clients, c)
 	go c.get(ctx)
@@ -287,7 +293,7 @@ func (w *world) one() *client { return w.arrive(1)[0] }
 
 func (c *client) get(ctx context.Context) {
 	defer close(c.done)
-	c.lease, c.err = c.w.Get(ctx, c.who)
+	c.lease, c.err = c.w.Get(ctx, pool.Caller{Name: c.who, Source: c.source})
 	c.at = time.Now()
 }
 
