@@ -57,6 +57,7 @@ var owners = []struct {
 	{"github.com/spf13/pflag", []string{""}, "the command line ends in main; behind it there are only checked settings"},
 	{"github.com/lmittmann/tint", []string{""}, "main chooses how the log looks; rooms get a *slog.Logger"},
 	{"golang.org/x/term", []string{""}, "main decides what a terminal changes; rooms behave the same with and without one"},
+	{"github.com/pires/go-proxyproto", []string{"internal/proxy"}, "a PROXY header is the first thing on a connection: only who reads and writes connections knows its format"},
 }
 
 // testOnly are modules that help tests and must not end up in the binary.
