@@ -117,6 +117,7 @@ func (p *program) logStatistics() {
 		slog.Uint64("served", s.Granted),
 		slog.Uint64("starts", s.Starts),
 		slog.Uint64("failures", s.Failures),
+		slog.Int("resting", s.Resting),
 	}
 	var stops []any
 	for _, why := range slices.Sorted(maps.Keys(s.Stops)) {
@@ -126,6 +127,11 @@ func (p *program) logStatistics() {
 	for state, d := range s.InState {
 		times = append(times, slog.Duration(pool.State(state).String(), d))
 	}
+	c := p.server.Stats()
+	attrs = append(attrs, slog.Group("ended",
+		"closed", c.Closed, "client_reset", c.ClientReset, "upstream_reset", c.UpstreamReset, "killed", c.Killed,
+		"client_left", c.ClientLeft, "refused", c.Refused, "start_failed", c.StartFailed, "drained", c.Drained,
+		"turned_away", c.TurnedAway, "quiet", c.Quiet))
 	attrs = append(attrs, slog.Group("stops", stops...), slog.Group("time", times...))
 	if s.LastError != nil {
 		attrs = append(attrs, slog.String("last_error", s.LastError.Error()))

@@ -98,9 +98,7 @@ func (p *program) open() error {
 		p.closeBound()
 		return fmt.Errorf("cannot prepare for a child: %w", err)
 	}
-	p.pool = pool.New(p.resource(), pool.Config{
-		Idle: p.service.Idle, StartTimeout: p.service.StartTimeout, Notify: p.logEvent,
-	})
+	p.pool = p.newPool()
 	p.server = p.newServer()
 	return nil
 }
@@ -155,6 +153,9 @@ func (p *program) warn(unknown []unknownEnv) {
 		} else {
 			p.log.Warn("unknown environment variable", "name", u.name, "did_you_mean", u.meant)
 		}
+	}
+	if p.service.Quiet > 0 && p.service.QuietPolicy == config.QuietKeep {
+		p.log.Warn("--quiet changes nothing as long as --quiet-policy is keep", "hint", "add --quiet-policy close or ignore")
 	}
 	for _, left := range process.Escaped() {
 		p.log.Warn("a process of an earlier tiproxy still lives", "pid", left.PID, "name", left.Name, "life", left.Mark,

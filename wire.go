@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"tiproxy/internal/config"
+	"tiproxy/internal/pool"
 	"tiproxy/internal/probe"
 	"tiproxy/internal/process"
 	"tiproxy/internal/proxy"
@@ -55,15 +56,45 @@ func (p *program) guessed(why string) {
 }
 
 func (p *program) newServer() *proxy.Server {
+	s := p.service
 	cfg := proxy.Config{
-		Hold:           p.service.StartTimeout,
-		MaxConnections: p.service.MaxConnections,
+		Hold:           s.StartTimeout,
+		MaxConnections: s.MaxConnections,
+		MaxWaiting:     s.MaxWaiting,
+		Admission:      proxy.Admission{Allow: s.Allow, Deny: s.Deny, PerSource: s.MaxPerSource},
+		WakeOnData:     s.WakeOn == config.WakeOnData,
+		Header:         headerVersion(s.ProxyProtocol),
+		TrustHeader:    s.TrustHeader,
 		Log:            p.log,
+	}
+	if s.QuietPolicy != config.QuietKeep {
+		cfg.Quiet = proxy.Quiet{After: s.Quiet, Close: s.QuietPolicy == config.QuietClose}
 	}
 	if p.service.Ready == config.ReadyListen {
 		cfg.Taken = probe.Taken // a dialing probe would knock at the child for every question
 	}
 	return proxy.New(p.pool, cfg)
+}
+
+// headerVersion is the number by which proxy knows a version of the header.
+func headerVersion(v config.ProxyProtocol) byte {
+	switch v {
+	case config.ProxyV1:
+		return 1
+	case config.ProxyV2:
+		return 2
+	}
+	return 0
+}
+
+// newPool returns the pool of the service's child.
+func (p *program) newPool() *pool.Pool {
+	s := p.service
+	return pool.New(p.resource(), pool.Config{
+		Idle: s.Idle, MinUptime: s.MinUptime, StartTimeout: s.StartTimeout,
+		WakeRate: pool.Rate{N: s.WakeRate.N, Per: s.WakeRate.Per},
+		Notify:   p.logEvent,
+	})
 }
 
 // serve accepts clients until the server drains. It hands over the error that

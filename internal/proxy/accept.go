@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,10 +28,12 @@ func (s *Server) Serve(l net.Listener) error {
 	if !s.track(l) {
 		return nil
 	}
-	shortage := episode{log: s.log, addr: l.Addr()}
+	shortage := episode{log: s.log, level: slog.LevelWarn, addr: l.Addr()}
 	defer shortage.end()
+	full := episode{log: s.log, level: slog.LevelInfo, addr: l.Addr()}
+	defer full.end()
 	for {
-		if !s.takeSlot() {
+		if !s.makeRoom(&full) {
 			return nil
 		}
 		nc, err := l.Accept()
@@ -39,7 +42,8 @@ func (s *Server) Serve(l net.Listener) error {
 			s.start(nc)
 			continue
 		}
-		s.freeSlot()
+		s.seats.free()
+		s.slots.free()
 		switch {
 		case s.isDraining():
 			return nil
@@ -53,10 +57,17 @@ func (s *Server) Serve(l net.Listener) error {
 
 // start serves an accepted connection in a goroutine of its own.
 func (s *Server) start(nc net.Conn) {
-	c := &conn{srv: s, client: nc, since: time.Now()}
+	c := &conn{srv: s, client: nc, since: time.Now(), seated: true}
 	if !s.add(c) {
-		c.refuse()
+		c.refuse(endDrained)
 		return
+	}
+	if !c.trusted() {
+		if why := c.admit(); why != "" {
+			c.complain(why)
+			c.refuse(endTurnedAway)
+			return
+		}
 	}
 	go c.serve()
 }
@@ -79,24 +90,72 @@ func (s *Server) isDraining() bool {
 	return s.draining
 }
 
-// takeSlot waits for a place for one more connection. It reports false when
-// the server drains.
-func (s *Server) takeSlot() bool {
-	if s.slots == nil {
-		return !s.isDraining()
+// makeRoom waits for a place, and a place to wait, for one more connection. It
+// reports false when the server drains.
+func (s *Server) makeRoom(full *episode) bool {
+	if s.isDraining() {
+		return false
+	}
+	var why error
+	if !s.slots.tryTake() {
+		why = fmt.Errorf("there are --max-connections (%d)", cap(s.slots))
+		full.begin(why)
+		if !s.slots.take(s.held) {
+			return false
+		}
+	}
+	if !s.seats.tryTake() {
+		why = fmt.Errorf("--max-waiting (%d) clients wait for the child", cap(s.seats))
+		full.begin(why)
+		if !s.seats.take(s.held) {
+			s.slots.free()
+			return false
+		}
+	}
+	if why == nil {
+		full.over()
+	}
+	return true
+}
+
+// places are a number of things that can be taken and given back. Of nil there
+// are always enough.
+type places chan struct{}
+
+func newPlaces(n int) places {
+	if n == 0 {
+		return nil
+	}
+	return make(places, n)
+}
+
+// tryTake takes a place if there is one.
+func (p places) tryTake() bool {
+	if p == nil {
+		return true
 	}
 	select {
-	case s.slots <- struct{}{}:
+	case p <- struct{}{}:
 		return true
-	case <-s.held.Done():
+	default:
 		return false
 	}
 }
 
-// freeSlot gives a place back.
-func (s *Server) freeSlot() {
-	if s.slots != nil {
-		<-s.slots
+// take waits for a place. It reports false when ctx ends first.
+func (p places) take(ctx context.Context) bool {
+	select {
+	case p <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// free gives a place back.
+func (p places) free() {
+	if p != nil {
+		<-p
 	}
 }
 
@@ -138,12 +197,13 @@ func isErrno(err error, wanted ...syscall.Errno) bool {
 	return false
 }
 
-// episode is a time in which accept fails for want of something. It is told
-// with one line when it begins and one when it is over, however often accept
-// fails and succeeds in between.
+// episode is a time in which nothing is accepted for want of something. It is
+// told with one line when it begins and one when it is over, however often
+// accept fails and succeeds in between.
 type episode struct {
-	log  *slog.Logger
-	addr net.Addr
+	log   *slog.Logger
+	level slog.Level // of the line when it begins
+	addr  net.Addr
 
 	mu     sync.Mutex
 	since  time.Time     // zero unless an episode is under way
@@ -168,7 +228,7 @@ func (e *episode) begin(err error) time.Duration {
 	pause := e.next
 	e.mu.Unlock()
 	if fresh {
-		e.log.Warn("accept paused", "bind", e.addr.String(), "err", err)
+		e.log.Log(context.Background(), e.level, "accept paused", "bind", e.addr.String(), "err", err)
 	}
 	return pause
 }
@@ -194,6 +254,6 @@ func (e *episode) end() {
 	}
 	e.mu.Unlock()
 	if !since.IsZero() {
-		e.log.Info("accept resumed", "bind", e.addr.String(), "after", time.Since(since), "refused", failed)
+		e.log.Info("accept resumed", "bind", e.addr.String(), "after", time.Since(since), "times", failed)
 	}
 }

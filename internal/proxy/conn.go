@@ -18,9 +18,14 @@ type conn struct {
 	srv      *Server
 	client   net.Conn
 	since    time.Time
+	header   header // what a trusted peer says
 	patience patience
 	pending  net.Conn // made by connectFast, not taken from the backlog yet
 	up, down int64    // bytes to and from the child
+
+	seated  bool // counts among those who wait
+	counted bool // counts among those of its source
+	greeted bool
 
 	// The fields below are guarded by mu.
 	mu     sync.Mutex
@@ -34,20 +39,27 @@ type conn struct {
 // goroutine ends then: dialing needs a deep stack, which a connection that
 // sits idle afterwards is not to keep.
 func (c *conn) serve() {
-	upstream, err := c.connect()
+	upstream, err := c.reach()
+	if errors.Is(err, errSilent) {
+		c.client.Close()
+		c.finish(endClientLeft)
+		return
+	}
 	if err != nil {
 		reset(c.client)
 		c.finish(c.whyNot(err))
 		return
 	}
+	c.leaveSeat()
 	r, err := newRelay(c.srv.wires, c.client, upstream, c.release, c.relayed)
 	if err != nil {
-		c.srv.log.Warn("connection cannot be carried", "client", name(c.client), "err", err)
+		c.srv.log.Warn("connection cannot be carried", "client", c.name(), "err", err)
 		reset(c.client)
 		reset(upstream)
 		c.finish(endClosed)
 		return
 	}
+	r.vigil = c.newVigil(r)
 	c.mu.Lock()
 	c.relay = r
 	killed := c.killed
@@ -56,6 +68,57 @@ func (c *conn) serve() {
 		r.kill()
 	}
 	r.start()
+}
+
+// reach returns a connection to the child that knows who its client is.
+func (c *conn) reach() (net.Conn, error) {
+	if err := c.greet(); err != nil {
+		return nil, err
+	}
+	for {
+		up, err := c.connect()
+		if err != nil {
+			return nil, err
+		}
+		if err = c.introduce(up); err == nil {
+			return up, nil
+		}
+		c.failed(up, err)
+	}
+}
+
+// leaveSeat makes room for another one that waits.
+func (c *conn) leaveSeat() {
+	if c.seated {
+		c.seated = false
+		c.srv.seats.free()
+	}
+}
+
+// newVigil returns the watch of a relay for quiet, nil if that is not asked for.
+func (c *conn) newVigil(r *relay) *vigil {
+	if c.srv.cfg.Quiet.After == 0 {
+		return nil
+	}
+	return &vigil{quiet: c.srv.cfg.Quiet, busy: r.busy, end: r.endQuiet, rest: c.rest, rouse: c.rouse}
+}
+
+// rest lets the child sleep although the connection stays.
+func (c *conn) rest() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lease != nil {
+		c.lease.Rest()
+	}
+}
+
+// rouse keeps the child awake again.
+func (c *conn) rouse() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lease != nil {
+		c.lease.Rouse()
+	}
 }
 
 // relayed takes the connection back from a relay that has ended. A child that
@@ -76,10 +139,10 @@ func (c *conn) relayed(out outcome) {
 	c.finish(out.end)
 }
 
-// refuse ends a connection that came too late to be served.
-func (c *conn) refuse() {
+// refuse ends a connection that is not to be served.
+func (c *conn) refuse(why end) {
 	reset(c.client)
-	c.finish(endDrained)
+	c.finish(why)
 }
 
 // hold remembers the lease that the connection lives on.
@@ -148,10 +211,12 @@ func (c *conn) whyNot(err error) end {
 		return endClientLeft
 	case errors.Is(err, errHeld):
 		c.srv.refused.warn(c.srv.log, "client reset: the child takes no connection",
-			"client", name(c.client), "held", c.srv.cfg.Hold, "err", c.patience.last)
+			"client", c.name(), "held", c.srv.cfg.Hold, "err", c.patience.last)
 		return endRefused
 	case errors.Is(err, errDrain), errors.Is(err, pool.ErrShutdown):
 		return endDrained
+	case errors.Is(err, errTurnedAway):
+		return endTurnedAway
 	default:
 		return endStartFailed
 	}
@@ -160,9 +225,13 @@ func (c *conn) whyNot(err error) end {
 // finish counts the connection as ended and forgets it. Its sockets are closed.
 func (c *conn) finish(why end) {
 	c.release()
+	c.leaveSeat()
+	if c.counted {
+		c.srv.sources.leave(c.addr())
+	}
 	c.srv.counts.ended(why, c.up, c.down)
 	if log := c.srv.log; log.Enabled(context.Background(), slog.LevelDebug) {
-		log.Debug("connection", "client", name(c.client), "up", c.up, "down", c.down,
+		log.Debug("connection", "client", c.name(), "up", c.up, "down", c.down,
 			"took", time.Since(c.since), "reason", why.String())
 	}
 	c.srv.remove(c)

@@ -369,9 +369,15 @@ type house struct {
 // newHouse serves a pool of c's lives.
 func newHouse(t *testing.T, network string, c *child, cfg Config) *house {
 	t.Helper()
+	return newHouseOf(t, network, c, cfg, pool.Config{})
+}
+
+// newHouseOf is newHouse with a pool of that kind.
+func newHouseOf(t *testing.T, network string, c *child, cfg Config, of pool.Config) *house {
+	t.Helper()
 	h := &house{child: c, logs: new(logLines), served: make(chan error, 1)}
 	cfg.Log = h.logs.logger()
-	h.pool = pool.New(c, pool.Config{})
+	h.pool = pool.New(c, of)
 	h.Server = New(h.pool, cfg)
 	l := listen(t, network)
 	h.addr = l.Addr()
@@ -401,7 +407,7 @@ func (h *house) close(t *testing.T) {
 	stop()
 	h.pool.Shutdown(gone)
 	s := h.Stats()
-	if ended := s.Closed + s.ClientReset + s.UpstreamReset + s.Killed + s.ClientLeft + s.Refused + s.StartFailed + s.Drained; ended != s.Accepted {
+	if ended := s.Closed + s.ClientReset + s.UpstreamReset + s.Killed + s.ClientLeft + s.Refused + s.StartFailed + s.Drained + s.TurnedAway + s.Quiet; ended != s.Accepted {
 		t.Errorf("%d connections accepted, %d ended: %+v", s.Accepted, ended, s)
 	}
 }

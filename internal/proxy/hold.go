@@ -192,12 +192,23 @@ func (c *conn) leased(ctx context.Context) (*pool.Lease, error) {
 		c.dropPending()
 		c.release()
 	}
-	l, err := c.srv.pool.Get(ctx, name(c.client))
+	l, err := c.srv.pool.Get(ctx, c.caller())
 	if err != nil {
 		return nil, err
 	}
 	c.hold(l)
 	return l, nil
+}
+
+// caller is the client as the pool sees it.
+func (c *conn) caller() pool.Caller {
+	return pool.Caller{Name: c.name(), Source: wakeSource(c.addr()), Held: c.wakeHeld}
+}
+
+// wakeHeld tells that the client waits because its network has started the
+// child too often.
+func (c *conn) wakeHeld(until time.Time) {
+	c.srv.complaints.about(c.srv.log, c.addr(), "wake held back", "network", wakeSource(c.addr()), "for", time.Until(until))
 }
 
 // takesConnections returns where l's life is to be dialed. If it has refused

@@ -155,6 +155,18 @@ func (l *leg) unacknowledged() int {
 	return n
 }
 
+// unread returns how many bytes wait to be taken from the socket: SIOCINQ in
+// tcp(7) and unix(7).
+func (l *leg) unread() int {
+	n := 0
+	l.control(func(fd int) {
+		if q, err := unix.IoctlGetInt(fd, unix.SIOCINQ); err == nil {
+			n = q
+		}
+	})
+	return n
+}
+
 // wake makes a goroutine that waits to read from the leg look up.
 func (l *leg) wake() { l.conn.SetReadDeadline(time.Unix(1, 0)) }
 

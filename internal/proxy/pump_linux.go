@@ -123,6 +123,7 @@ func (p *pump) fill() ending {
 			p.src.note(cmp.Or(p.err, err))
 			return srcGone
 		case p.n > 0:
+			p.r.vigil.touch()
 			return more
 		case p.src.verdict() != nil:
 			return srcGone
@@ -209,6 +210,7 @@ func (p *pump) write(fd uintptr) bool {
 		case nil:
 			p.n += n
 			p.moved.Add(int64(n))
+			p.r.vigil.touch()
 			if p.probing {
 				return true
 			}

@@ -17,6 +17,7 @@ type relay struct {
 	release      func() // gives the lease back; may be called more than once
 	done         func(outcome)
 	running      atomic.Int32 // directions that are not over
+	vigil        *vigil       // nil unless quiet matters; set before start
 
 	// The fields below are guarded by mu.
 	mu      sync.Mutex
@@ -24,6 +25,7 @@ type relay struct {
 	ended   int  // directions that have come to their end
 	downEnd bool // the direction to the client is one of them
 	stop    bool // nothing is left to do
+	quiet   bool // because nothing was carried for too long
 	killed  bool
 }
 
@@ -48,6 +50,7 @@ func newRelay(w *wires, client, upstream net.Conn, release func(), done func(out
 // start carries the bytes. When both directions are over and the sockets are
 // closed, all but the client's if it is to be tried again, done is called.
 func (r *relay) start() {
+	r.vigil.begin()
 	go r.toDown.run()
 	go r.toUp.run()
 }
@@ -57,6 +60,7 @@ func (r *relay) pumpEnded() {
 	if r.running.Add(-1) > 0 {
 		return
 	}
+	r.vigil.over()
 	out := outcome{up: r.toUp.moved.Load(), down: r.toDown.moved.Load(), end: r.reason()}
 	if out.end == endUpstreamReset && r.untouched() && !r.client.ourEndSent() && r.client.verdict() == nil {
 		out.retry = true
@@ -71,7 +75,7 @@ func (r *relay) pumpEnded() {
 
 // close closes both sockets: with a reset if one peer has reset its own.
 func (r *relay) close(why end) {
-	if why != endClosed {
+	if why != endClosed && why != endQuiet {
 		reset(r.client.conn)
 		reset(r.up.conn)
 		return
@@ -95,6 +99,8 @@ func (r *relay) reason() end {
 		return endClientReset
 	case r.gone == &r.up:
 		return endUpstreamReset
+	case r.quiet:
+		return endQuiet
 	default:
 		return endClosed
 	}
@@ -206,6 +212,29 @@ func (r *relay) endIfServed() {
 		r.stop = true
 		r.wakeLocked()
 	}
+}
+
+// busy reports whether bytes are on their way: not taken by a peer yet, or not
+// yet by us.
+func (r *relay) busy() bool {
+	return r.client.unacknowledged() > 0 || r.up.unacknowledged() > 0 || r.client.unread() > 0 || r.up.unread() > 0
+}
+
+// endQuiet ends the relay because nothing was carried for too long: both peers
+// find the end of the stream. It reports whether the relay is over by that or
+// anyhow; if a byte has come at the last moment, it goes on.
+func (r *relay) endQuiet() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.gone != nil || r.stop || r.killed {
+		return true
+	}
+	if r.busy() {
+		return false
+	}
+	r.stop, r.quiet = true, true
+	r.wakeLocked()
+	return true
 }
 
 // upstreamMayBeOver gives the lease back if the child has nothing to do with

@@ -29,6 +29,7 @@ type relay struct {
 	client, up stream
 	release    func()
 	done       func(outcome)
+	vigil      *vigil // nil unless quiet matters; set before start
 
 	// The fields below are guarded by mu.
 	mu     sync.Mutex
@@ -49,7 +50,22 @@ func newRelay(w *wires, client, upstream net.Conn, release func(), done func(out
 }
 
 // start carries the bytes.
-func (r *relay) start() { go r.run() }
+func (r *relay) start() {
+	r.vigil.begin()
+	go r.run()
+}
+
+// busy is not known here.
+func (r *relay) busy() bool { return false }
+
+// endQuiet closes both sides.
+func (r *relay) endQuiet() bool {
+	if r.finish(endQuiet) {
+		r.client.Close()
+		r.up.Close()
+	}
+	return true
+}
 
 // run carries the bytes and calls done when both sockets are closed.
 func (r *relay) run() {
@@ -57,6 +73,7 @@ func (r *relay) run() {
 	go r.carryDown(down)
 	up := r.carry(r.up, r.client, endUpstreamReset, endClientReset)
 	out := outcome{up: up, down: <-down}
+	r.vigil.over()
 	r.release()
 	r.finish(endClosed)
 	r.client.Close()
@@ -93,6 +110,7 @@ func (r *relay) carry(dst, src stream, dstBroke, srcBroke end) int64 {
 	for {
 		n, err := src.Read(buf[:])
 		if n > 0 {
+			r.vigil.touch()
 			wrote, werr := dst.Write(buf[:n])
 			total += int64(wrote)
 			if werr != nil {

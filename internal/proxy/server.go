@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 // Pool gives out the child that connections are carried to. [pool.Pool] is one.
 type Pool interface {
 	TryGet() (*pool.Lease, bool)
-	Get(ctx context.Context, who string) (*pool.Lease, error)
+	Get(ctx context.Context, by pool.Caller) (*pool.Lease, error)
 	Put(l *pool.Lease)
 }
 
@@ -27,6 +28,21 @@ type Config struct {
 	// MaxConnections is how many connections exist at once, those that wait
 	// included. Further ones stay in the kernel's backlog. 0 means no limit.
 	MaxConnections int
+	// MaxWaiting is how many connections wait for the child at once. Further
+	// ones stay in the kernel's backlog. 0 means no limit of its own.
+	MaxWaiting int
+	// Admission says who is served.
+	Admission Admission
+	// WakeOnData keeps a client away from the child until it has said something.
+	WakeOnData bool
+	// Quiet says what becomes of connections that carry nothing.
+	Quiet Quiet
+	// Header is the version of the PROXY protocol header that is sent to the
+	// child in front of everything else: 1 or 2, 0 for none.
+	Header byte
+	// TrustHeader are the peers who send such a header, which is required of
+	// them and believed. From others nothing is taken for one.
+	TrustHeader []netip.Prefix
 	// Taken, if set, is asked about connections to a child that has not proved
 	// itself yet.
 	Taken Taken
@@ -47,14 +63,19 @@ type Server struct {
 	cfg   Config
 	log   *slog.Logger
 	wires *wires
-	slots chan struct{} // one per connection that may exist; nil without a limit
+	slots places // of connections that may exist
+	seats places // of connections that may wait
 
 	held    context.Context // done when nobody is held any more
 	endHeld context.CancelCauseFunc
 	refused damper // of the warning that a client was held too long
-	left    chan struct{}
-	counts  counters
-	trust   trust
+
+	sources    sources
+	complaints complaints
+
+	left   chan struct{}
+	counts counters
+	trust  trust
 
 	// The fields below are guarded by mu.
 	mu        sync.Mutex
@@ -79,9 +100,8 @@ func New(p Pool, cfg Config) *Server {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.MaxConnections > 0 {
-		s.slots = make(chan struct{}, cfg.MaxConnections)
-	}
+	s.slots, s.seats = newPlaces(cfg.MaxConnections), newPlaces(cfg.MaxWaiting)
+	s.sources.limit = cfg.Admission.PerSource
 	s.held, s.endHeld = context.WithCancelCause(context.Background())
 	return s
 }
@@ -197,7 +217,7 @@ func (s *Server) remove(c *conn) {
 	if quiet {
 		s.wires.trim()
 	}
-	s.freeSlot()
+	s.slots.free()
 	select {
 	case s.left <- struct{}{}:
 	default:

@@ -19,13 +19,15 @@ const (
 	endRefused                  // it was held for too long
 	endStartFailed              // the start it waited for failed
 	endDrained                  // it waited when the server drained
+	endTurnedAway               // it is not one to be served
+	endQuiet                    // it carried nothing for too long
 	ends
 )
 
 // String returns the reason as it is logged.
 func (e end) String() string {
 	return [ends]string{"closed", "client reset", "upstream reset", "killed",
-		"client left", "refused", "start failed", "drained"}[e]
+		"client left", "refused", "start failed", "drained", "turned away", "quiet"}[e]
 }
 
 // counters count connections. Each is counted once in accepted and, when it
@@ -56,6 +58,8 @@ type Stats struct {
 	Refused       uint64 // waited for a child that took no connection for too long
 	StartFailed   uint64 // waited for a start that failed
 	Drained       uint64 // waited when the server drained
+	TurnedAway    uint64 // refused by the admission
+	Quiet         uint64 // carried until they were quiet for too long
 
 	BytesUp   uint64 // to the child, of connections that have ended
 	BytesDown uint64 // from the child, of connections that have ended
@@ -69,6 +73,7 @@ func (s *Server) Stats() Stats {
 		Closed:   by(endClosed), ClientReset: by(endClientReset), UpstreamReset: by(endUpstreamReset),
 		Killed: by(endKilled), ClientLeft: by(endClientLeft), Refused: by(endRefused),
 		StartFailed: by(endStartFailed), Drained: by(endDrained),
+		TurnedAway: by(endTurnedAway), Quiet: by(endQuiet),
 		BytesUp: s.counts.up.Load(), BytesDown: s.counts.down.Load(),
 	}
 }

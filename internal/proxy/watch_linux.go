@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"syscall"
 	"time"
@@ -79,13 +78,4 @@ func peerLeft(fd int, tcp bool) bool {
 func isTCP(nc net.Conn) bool {
 	_, ok := nc.(*net.TCPConn)
 	return ok
-}
-
-// rawOf returns the raw side of a connection.
-func rawOf(nc net.Conn) (syscall.RawConn, error) {
-	sc, ok := nc.(syscall.Conn)
-	if !ok {
-		return nil, fmt.Errorf("%T has no descriptor", nc)
-	}
-	return sc.SyscallConn()
 }
