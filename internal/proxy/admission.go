@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// Admission says who is served. The zero Admission serves everybody.
+// Admission says who is served. The zero Admission serves everybody. Clients
+// without an address, as on a unix socket, are always served.
 type Admission struct {
 	// Allow, unless empty, is who is served: clients of these networks.
 	Allow []netip.Prefix
@@ -21,9 +22,6 @@ type Admission struct {
 	// means no limit.
 	PerSource int
 }
-
-// Clients without an address, as on a unix socket, are nobody's: they are
-// always admitted.
 
 // verdict is why a client is turned away; "" admits it.
 type verdict string

@@ -105,20 +105,23 @@ func (c *conn) newVigil(r *relay) *vigil {
 
 // rest lets the child sleep although the connection stays.
 func (c *conn) rest() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.lease != nil {
-		c.lease.Rest()
+	if l := c.held(); l != nil {
+		l.Rest()
 	}
 }
 
 // rouse keeps the child awake again.
 func (c *conn) rouse() {
+	if l := c.held(); l != nil {
+		l.Rouse()
+	}
+}
+
+// held returns the lease that the connection lives on, if there is one.
+func (c *conn) held() *pool.Lease {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.lease != nil {
-		c.lease.Rouse()
-	}
+	return c.lease
 }
 
 // relayed takes the connection back from a relay that has ended. A child that

@@ -181,9 +181,7 @@ func (h hourglass) out() { h.cancel(errHeld) }
 
 // leased returns the connection's lease, and waits for one if it has none.
 func (c *conn) leased(ctx context.Context) (*pool.Lease, error) {
-	c.mu.Lock()
-	l := c.lease
-	c.mu.Unlock()
+	l := c.held()
 	if l != nil && !over(l) {
 		return l, nil
 	}
@@ -208,7 +206,7 @@ func (c *conn) caller() pool.Caller {
 // wakeHeld tells that the client waits because its network has started the
 // child too often.
 func (c *conn) wakeHeld(until time.Time) {
-	c.srv.complaints.about(c.srv.log, c.addr(), "wake held back", "network", wakeSource(c.addr()), "for", time.Until(until))
+	c.srv.wakesHeld.about(c.srv.log, c.addr(), "wake held back", "network", wakeSource(c.addr()), "for", time.Until(until))
 }
 
 // takesConnections returns where l's life is to be dialed. If it has refused
@@ -255,9 +253,7 @@ func (c *conn) failed(up net.Conn, err error) {
 		c.srv.trust.doubt()
 		c.patience.refused(err, c.srv.cfg.Hold)
 	}
-	c.mu.Lock()
-	l := c.lease
-	c.mu.Unlock()
+	l := c.held()
 	if over(l) {
 		c.patience.forget()
 		c.release()

@@ -17,7 +17,9 @@ type Quiet struct {
 	Close bool
 }
 
-// vigil watches one relay for quiet. A nil vigil watches nothing.
+// vigil watches one relay for quiet. A nil vigil watches nothing. Its lock is
+// held across rest and rouse, to keep them in order; they may lock the pool,
+// which calls nobody.
 //
 // last and resting are written by one side and read by the other, each its own
 // first: whoever decides that a connection rests and whoever carries a byte at

@@ -71,7 +71,8 @@ type Server struct {
 	refused damper // of the warning that a client was held too long
 
 	sources    sources
-	complaints complaints
+	complaints complaints // of clients that are turned away
+	wakesHeld  complaints // of clients that may not wake the child yet
 
 	left   chan struct{}
 	counts counters
