@@ -18,7 +18,6 @@ import (
 // from the clients, the resource and the events.
 type walk struct {
 	*world
-	t       *rapid.T
 	cfg     pool.Config
 	born    time.Time
 	cancels []context.CancelFunc
@@ -41,9 +40,9 @@ type walk struct {
 	returned     atomic.Bool
 }
 
-func newWalk(t *rapid.T, cfg pool.Config) *walk {
+func newWalk(t reporter, cfg pool.Config) *walk {
 	return &walk{
-		world: newWorld(t, cfg, pooltest.Script{}), t: t, cfg: cfg, born: time.Now(),
+		world: newWorld(t, cfg, pooltest.Script{}), cfg: cfg, born: time.Now(),
 		awaited: map[*client]uint64{}, least: map[*client]uint64{}, back: map[*client]bool{}, startsAtQuit: -1,
 		resting: map[*client]bool{}, started: map[string][]time.Time{},
 	}
@@ -338,7 +337,7 @@ func (w *walk) checkEnd() {
 	for _, c := range waited {
 		w.that("I10: nobody is stranded", c.answered())
 	}
-	w.check(w.t)
+	w.check(nil)
 	for _, c := range w.waiting() {
 		c.leave(errGone)
 	}
@@ -346,9 +345,9 @@ func (w *walk) checkEnd() {
 	for _, c := range w.leaseholders() {
 		w.put(c)
 	}
-	w.check(w.t)
+	w.check(nil)
 	w.pass(longest + w.cfg.Idle + w.cfg.MinUptime)
-	w.check(w.t)
+	w.check(nil)
 	w.that("I11: scales to zero", w.Snapshot().State == pool.Closed)
 }
 
