@@ -1,6 +1,7 @@
 package process
 
 import (
+	"bytes"
 	"os"
 	"strconv"
 	"strings"
@@ -65,7 +66,11 @@ func procName(pid int) string {
 // their marks mean something else (NSpid in proc_pid_status(5)).
 func nested(pid int) bool {
 	status, _ := readAll("/proc/" + strconv.Itoa(pid) + "/status")
-	_, rest, found := strings.Cut(string(status), "\nNSpid:")
-	line, _, _ := strings.Cut(rest, "\n")
-	return found && len(strings.Fields(line)) > 1
+	return severalPIDs(status)
+}
+
+func severalPIDs(status []byte) bool {
+	_, rest, _ := bytes.Cut(status, []byte("\nNSpid:"))
+	line, _, _ := bytes.Cut(rest, []byte("\n"))
+	return len(bytes.Fields(line)) > 1
 }

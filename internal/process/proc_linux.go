@@ -159,29 +159,35 @@ func childrenOf(pid int) []int {
 // and when there is nothing to see because it is on its way out.
 func readMark(pid int) (mark string, readable bool) {
 	env, ok := readAll("/proc/" + strconv.Itoa(pid) + "/environ")
-	if !ok {
-		return "", false
-	}
+	return markIn(env), ok
+}
+
+// markIn returns the mark in an environment, "" if there is none. As for
+// getenv(3), the first of two variables of one name counts.
+func markIn(env []byte) string {
 	for kv := range bytes.SplitSeq(env, []byte{0}) {
 		if v, found := bytes.CutPrefix(kv, []byte(MarkVariable+"=")); found {
-			return string(v), true
+			return string(v)
 		}
 	}
-	return "", true
+	return ""
 }
 
 // readUID returns the real user id of a process (proc_pid_status(5)).
 func readUID(pid int) (int, bool) {
-	status, ok := readAll("/proc/" + strconv.Itoa(pid) + "/status")
-	if !ok {
+	status, _ := readAll("/proc/" + strconv.Itoa(pid) + "/status")
+	return parseUID(status)
+}
+
+func parseUID(status []byte) (int, bool) {
+	_, rest, _ := bytes.Cut(status, []byte("\nUid:"))
+	line, _, _ := bytes.Cut(rest, []byte("\n"))
+	f := bytes.Fields(line)
+	if len(f) == 0 {
 		return 0, false
 	}
-	_, rest, ok := bytes.Cut(status, []byte("\nUid:"))
-	f := bytes.Fields(rest[:min(len(rest), 64)])
-	if !ok || len(f) == 0 {
-		return 0, false
-	}
-	return atoi(f[0]), true
+	uid, err := strconv.ParseUint(string(f[0]), 10, 32)
+	return int(uid), err == nil
 }
 
 // signalProc sends sig to exactly the process id names: the descriptor pins it,
