@@ -81,6 +81,7 @@ var wrongLines = []struct {
 	{"too many connections", join([]string{"--max-connections", "2000000000"}, both...), nil, []string{"(ulimit -n): raise it or write at most "}},
 	{"far dest", join([]string{"--dest", "203.0.113.1:80"}, someExec...), nil, []string{"write --ready dial"}},
 	{"newline", join([]string{"--workdir", "/a\nb"}, both...), nil, []string{`/a\nb does not exist`}},
+	{"orders for the terminal", []string{"--\x1b]0;title\a\u009b31m\u202e\x9b"}, nil, []string{"unknown flag --\\x1b]0;title\\a\\u009b31m\\u202e\\x9b: if it"}},
 	{"words for completion", []string{"completion", "bash", "x"}, nil, []string{`unknown command "x"`}},
 	{"words for the demo", []string{"demo", "x"}, nil, []string{`leftover word "x": tiproxy demo brings its own server`}},
 	{"words for the demo's child", []string{"demo", "--", "x"}, nil, []string{`leftover word "x"`}},

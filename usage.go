@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -55,9 +57,21 @@ func split(err error) []error {
 	return []error{err}
 }
 
-// oneLine keeps what somebody wrote from breaking our lines.
+// oneLine keeps what somebody wrote from breaking our lines and from telling
+// the terminal what to do: it writes what cannot be printed as Go does.
 func oneLine(s string) string {
-	return strings.NewReplacer("\n", `\n`, "\r", `\r`, "\x1b", `\x1b`).Replace(s)
+	var b strings.Builder
+	for len(s) > 0 {
+		r, n := utf8.DecodeRuneInString(s)
+		piece := s[:n]
+		if !strconv.IsPrint(r) || r == utf8.RuneError && n == 1 {
+			quoted := strconv.Quote(piece)
+			piece = quoted[1 : len(quoted)-1]
+		}
+		b.WriteString(piece)
+		s = s[n:]
+	}
+	return b.String()
 }
 
 // asUsage makes err a usageError if it is none.
