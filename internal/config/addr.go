@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // maxUnixPath is the longest path of a unix socket: sun_path holds 108 bytes
@@ -213,7 +214,11 @@ func tidyPath(path string) string {
 	return b.String()
 }
 
-func isUnprintable(r rune) bool { return r <= ' ' || r == 0x7f }
+// isUnprintable is true for blanks, and for what must be quoted to be shown:
+// control characters, those that turn the direction of writing, broken UTF-8.
+func isUnprintable(r rune) bool {
+	return r == ' ' || r == utf8.RuneError || !strconv.IsPrint(r)
+}
 
 func isNoHostRune(r rune) bool {
 	switch {

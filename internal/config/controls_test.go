@@ -116,6 +116,7 @@ func FuzzParsePrefixes(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		all, err := ParsePrefixes(s)
 		if err != nil {
+			oneLine(t, err)
 			return
 		}
 		for _, p := range all {
@@ -134,6 +135,7 @@ func FuzzParseRate(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		r, err := ParseRate(s)
 		if err != nil {
+			oneLine(t, err)
 			return
 		}
 		if again, err := ParseRate(r.String()); r.N < 1 || r.Per <= 0 || again != r {

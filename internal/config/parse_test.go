@@ -1,10 +1,12 @@
 package config
 
 import (
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+	"unicode/utf8"
 )
 
 func TestParseAddr(t *testing.T) {
@@ -84,6 +86,7 @@ func TestParseAddr_SaysWhatWouldBeRight(t *testing.T) {
 		{"127.0.0.1/8:3000", ParseBind, "is not an address"},
 		{" 127.0.0.1:3000", ParseDest, "blanks"},
 		{"127.0.0.1:3000\n", ParseDest, "blanks or control"},
+		{"h\u202e\u009b:1", ParseDest, `"h\u202e\u009b:1" has blanks or control`},
 		{"*:4000", ParseBind, "write :4000"},
 		{"127.1:3000", ParseDest, "not an IPv4 address"},
 		{"300.0.0.1:3000", ParseDest, "not an IPv4 address"},
@@ -261,7 +264,7 @@ func FuzzCheckEnv(f *testing.F) {
 
 func oneLine(t *testing.T, err error) {
 	t.Helper()
-	if err.Error() == "" || strings.Contains(err.Error(), "\n") {
-		t.Fatalf("%q is not one line", err)
+	if err.Error() == "" || !utf8.ValidString(err.Error()) || strings.ContainsFunc(err.Error(), func(r rune) bool { return !strconv.IsPrint(r) }) {
+		t.Fatalf("%q is not one line that can be printed", err)
 	}
 }
