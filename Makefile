@@ -17,8 +17,9 @@ TOOL := go tool -modfile=tools.mod
 CYCLES       ?= 10000
 SOAK_TIMEOUT ?= 120m
 TEST_TIMEOUT ?= 15m
+FAULTS       ?= ^Test(Start|Readiness|Bytes|Idle|ChildDeath|Stop|SuddenDeath|Signal|Limits|Clients|Log|Container)_
 
-.PHONY: build test test-docker check demo soak packages clean
+.PHONY: build test test-docker check demo soak faults packages clean
 
 ## build: one static binary, ./tiproxy
 build:
@@ -58,6 +59,10 @@ demo:
 ## soak: CYCLES start/stop cycles with clients arriving at bad moments
 soak:
 	E2E_CYCLES=$(CYCLES) CGO_ENABLED=1 go test -race -count=1 -v -timeout $(SOAK_TIMEOUT) -run '^TestSoak' ./test/
+
+## faults: the faults of docs/faults.md in their long forms
+faults: packages
+	E2E_LONG=1 CGO_ENABLED=1 go test -race -count=1 -v -timeout $(SOAK_TIMEOUT) -run '$(FAULTS)' ./test/
 
 clean:
 	rm -f tiproxy
