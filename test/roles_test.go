@@ -33,6 +33,8 @@ func playRole(words []string) int {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	switch role {
+	case "lingers":
+		lingers(words[1:])
 	case "echo":
 		go serve(argument, echo)
 	case "dying":
@@ -51,7 +53,11 @@ func playRole(words []string) int {
 			return 1
 		}
 	default:
-		return 1
+		play, known := faultRoles[role]
+		if !known {
+			return 1
+		}
+		go play(words[1:])
 	}
 	fmt.Fprintln(os.Stderr, "child got", <-signals)
 	return 0
