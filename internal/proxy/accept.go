@@ -28,6 +28,7 @@ func (s *Server) Serve(l net.Listener) error {
 	if !s.track(l) {
 		return nil
 	}
+	keepUrgentOf(l)
 	shortage := episode{log: s.log, level: slog.LevelWarn, addr: l.Addr()}
 	defer shortage.end()
 	full := episode{log: s.log, level: slog.LevelInfo, addr: l.Addr()}

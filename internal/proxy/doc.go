@@ -21,6 +21,6 @@
 // a clean end there, a held client is not watched, and a reset before the first
 // byte is passed on instead of being tried again.
 //
-// Urgent data (MSG_OOB) is not kept apart from the stream. A panic is not
+// Urgent data (MSG_OOB) stays in the stream and loses its mark. A panic is not
 // recovered: a program that lost count of its leases must not go on.
 package proxy

@@ -42,7 +42,9 @@ func (l *leg) init(nc net.Conn) (err error) {
 	switch c := nc.(type) {
 	case *net.TCPConn:
 		l.tcp = true
-		l.raw, err = c.SyscallConn()
+		if l.raw, err = c.SyscallConn(); err == nil {
+			err = keepUrgent(l.raw)
+		}
 	case *net.UnixConn:
 		l.raw, err = c.SyscallConn()
 	default:

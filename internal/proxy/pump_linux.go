@@ -155,6 +155,13 @@ func (p *pump) read(fd uintptr) bool {
 // readPipe is read into the pipe, which is empty.
 func (p *pump) readPipe(fd int) bool {
 	n, err := p.pipe.fill(fd)
+	if (n == 0 && err == nil || err == unix.EAGAIN) && pending(fd) {
+		// splice(2) does not get past an urgent byte: it seems to be the end of
+		// the stream, or of what there is.
+		p.bulk = false
+		p.putBack()
+		return p.read(uintptr(fd))
+	}
 	switch err {
 	case nil:
 		p.n, p.inPipe = n, n
@@ -397,6 +404,13 @@ func receive(fd int, b []byte, peek bool) (int, error) {
 			return n, err
 		}
 	}
+}
+
+// pending reports whether there are bytes to be received: SIOCINQ in tcp(7),
+// which unlike recv(2) leaves an error for whoever will note it.
+func pending(fd int) bool {
+	n, err := unix.IoctlGetInt(fd, unix.SIOCINQ)
+	return err == nil && n > 0
 }
 
 // discard takes len(b) bytes that are there. MSG_TRUNC spares the copy on TCP:

@@ -156,3 +156,31 @@ func TestSlowReaderIsNotCut(t *testing.T) {
 		await(t, "the relay ends", g.done)
 	})
 }
+
+// splice does not get past an urgent byte. With an end behind it that looks
+// like the end of the stream, and like nothing to read without one.
+func TestUrgentByteInBulk(t *testing.T) {
+	leakFree(t)
+	c := newChild(t)
+	c.will(newLife(listen(t, "tcp"), echo))
+	h := newHouse(t, "tcp", c, Config{})
+	for _, ended := range []bool{false, true} {
+		client := connect(t, h.addr)
+		data := pattern(8 * bufferSize)
+		mark := 6*bufferSize + 1
+		go func() {
+			client.Write(data[:mark]) // what is lost is missed below
+			fd(t, client, func(fd int) error {
+				return unix.Sendto(fd, data[mark:mark+1], unix.MSG_OOB, nil)
+			})
+			client.Write(data[mark+1:])
+			if ended {
+				client.CloseWrite()
+			}
+		}()
+		hear(t, client, data)
+		if ended {
+			hearEnd(t, client)
+		}
+	}
+}
