@@ -77,3 +77,34 @@ func TestPID1_IdleStopAndNextStart(t *testing.T) {
 		p.asleep()
 	}
 }
+
+// A script is the first process and starts tiproxy without exec.
+func TestPID1_BehindAnEntryScript(t *testing.T) {
+	needRoot(t, "a PID namespace")
+	for _, end := range []struct {
+		name string
+		with func(p *tiproxy)
+	}{
+		{"tiproxy is asked to end", func(p *tiproxy) { p.signal(syscall.SIGTERM) }},
+		{"the container is killed", func(p *tiproxy) {
+			p.killed = true
+			tiproxy, _ := readProcess(p.pid())
+			_ = syscall.Kill(tiproxy.ppid, syscall.SIGKILL)
+		}},
+	} {
+		t.Run(end.name, func(t *testing.T) {
+			dest := "127.0.0.1:" + freePort(t)
+			p := run(t, setup{
+				dest: dest, program: self, args: []string{"role", "echo", dest}, flags: []string{"--drain-timeout", "0"},
+				wrapper: []string{"unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "--", "sh", "-c", `"$@"; exit $?`, "sh"},
+			})
+			mustAsk(t, dial(t, host(), p.address()), "hello")
+			script, ok := readProcess(p.pid())
+			if parent, found := readProcess(script.ppid); !ok || !found || parent.comm != "sh" {
+				t.Fatalf("tiproxy is not the child of a script: %v", parent)
+			}
+			end.with(p)
+			p.ends(prompt)
+		})
+	}
+}

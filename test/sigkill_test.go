@@ -15,32 +15,37 @@ import (
 // still be seen: a second or two, and what a busy machine adds.
 const outlive = 2*time.Second + 2*time.Second
 
+// asNobody makes setpriv(1) run the words behind it as another user.
+var asNobody = []string{"--reuid=65534", "--regid=65534", "--clear-groups", "--"}
+
+// getaways are children that are hard to end.
+var getaways = []struct {
+	name    string
+	command func(dest string) []string
+}{
+	{"plain", func(dest string) []string { return []string{self, "role", "echo", dest} }},
+	{"ignores signals", func(dest string) []string { return []string{self, "role", "stubborn", dest} }},
+	{"wrapper script", func(dest string) []string {
+		return []string{"sh", "-c", `"$@"; true`, "sh", self, "role", "echo", dest}
+	}},
+	{"setsid", func(dest string) []string {
+		return []string{"sh", "-c", `setsid "$@" & wait`, "sh", self, "role", "stubborn", dest}
+	}},
+	{"orphan of its own session", func(dest string) []string {
+		return []string{"sh", "-c", `(setsid "$@" &) ; sleep 1000`, "sh", self, "role", "stubborn", dest}
+	}},
+	{"other user", func(dest string) []string {
+		return append(append([]string{"setpriv"}, asNobody...), self, "role", "stubborn", dest)
+	}},
+	{"other user behind a wrapper", func(dest string) []string {
+		return append(append([]string{"sh", "-c", `setsid setpriv "$@" & wait`, "sh"}, asNobody...), self, "role", "stubborn", dest)
+	}},
+}
+
 // However tiproxy dies, nothing of what it started stays, whatever the child
 // did to get away, and the next tiproxy finds the port free.
 func TestSuddenDeath_NothingOutlivesTiproxy(t *testing.T) {
-	asNobody := []string{"--reuid=65534", "--regid=65534", "--clear-groups", "--"}
-	for _, way := range []struct {
-		name    string
-		command func(dest string) []string
-	}{
-		{"plain", func(dest string) []string { return []string{self, "role", "echo", dest} }},
-		{"ignores signals", func(dest string) []string { return []string{self, "role", "stubborn", dest} }},
-		{"wrapper script", func(dest string) []string {
-			return []string{"sh", "-c", `"$@"; true`, "sh", self, "role", "echo", dest}
-		}},
-		{"setsid", func(dest string) []string {
-			return []string{"sh", "-c", `setsid "$@" & wait`, "sh", self, "role", "stubborn", dest}
-		}},
-		{"orphan of its own session", func(dest string) []string {
-			return []string{"sh", "-c", `(setsid "$@" &) ; sleep 1000`, "sh", self, "role", "stubborn", dest}
-		}},
-		{"other user", func(dest string) []string {
-			return append(append([]string{"setpriv"}, asNobody...), self, "role", "stubborn", dest)
-		}},
-		{"other user behind a wrapper", func(dest string) []string {
-			return append(append([]string{"sh", "-c", `setsid setpriv "$@" & wait`, "sh"}, asNobody...), self, "role", "stubborn", dest)
-		}},
-	} {
+	for _, way := range getaways {
 		t.Run(way.name, func(t *testing.T) {
 			t.Parallel()
 			needRoot(t, "children of other users")
@@ -61,6 +66,27 @@ func TestSuddenDeath_NothingOutlivesTiproxy(t *testing.T) {
 			next := run(t, s)
 			mustAsk(t, dial(t, host(), next.address()), "hello")
 		})
+	}
+}
+
+// A crash of tiproxy, as by a panic, prints where it was and leaves nothing.
+func TestSuddenDeath_CrashTakesTheTreeAlong(t *testing.T) {
+	t.Parallel()
+	needRoot(t, "children of other users")
+	for _, way := range getaways[:rounds(3, len(getaways))] {
+		dest := "127.0.0.1:" + freePort(t)
+		command := way.command(dest)
+		p := run(t, setup{dest: dest, program: command[0], args: command[1:], status: 2}) // Go's for a crash
+		c := dial(t, host(), p.address())
+		mustAsk(t, c, "hello")
+		p.look()
+		p.signal(syscall.SIGABRT)
+		p.ends(prompt)
+		p.gone(outlive)
+		if _, err := readLine(c); err == nil {
+			t.Error("the client still has a connection")
+		}
+		p.says("goroutine ")
 	}
 }
 

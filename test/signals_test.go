@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"strings"
@@ -221,4 +222,37 @@ func TestSignal_AsAPlainUser(t *testing.T) {
 	mustAsk(t, c, "still here")
 	c.Close()
 	p.ends(prompt)
+}
+
+// SIGTERM comes at some moment of a tiproxy's first moments, with a client on
+// its way: before it listens, while the child starts, while it serves.
+func TestSignal_AtAnyMoment(t *testing.T) {
+	t.Parallel()
+	for range rounds(20, 200) {
+		bind, dest := "127.0.0.1:"+freePort(t), "127.0.0.1:"+freePort(t)
+		p := launch(t, setup{bind: bind, dest: dest, program: self, args: []string{"role", "echo", dest}, flags: []string{"--idle", "10ms"}})
+		go askEarly(p, bind)
+		<-time.After(rand.N(150 * time.Millisecond))
+		p.signal(syscall.SIGTERM)
+		p.ends(prompt)
+		// Before it can catch signals, nothing is open yet that it could tidy up.
+		how := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+		p.killed = how.Signaled() && how.Signal() == syscall.SIGTERM && p.log.text() == ""
+	}
+}
+
+// askEarly is a client that comes as soon as it can.
+func askEarly(p *tiproxy, address string) {
+	for {
+		if c, err := tryDial(host(), address); err == nil {
+			_, _ = ask(c, "hello") // whatever is the answer: tiproxy is about to end
+			c.Close()
+			return
+		}
+		select {
+		case <-p.done:
+			return
+		case <-time.After(time.Millisecond):
+		}
+	}
 }
