@@ -212,10 +212,11 @@ func (t *tree) unsent(sent map[ident]bool) []ident {
 // children, which may miss somebody for a moment. The probe asks again.
 func (t *tree) Pids() []int {
 	if !listsChildren() {
-		members := t.members()
-		pids := make([]int, len(members))
-		for i, p := range members {
-			pids[i] = p.pid
+		pids := []int{t.head.pid} // also where there is no /proc to show it
+		for _, p := range t.members() {
+			if p.pid != t.head.pid {
+				pids = append(pids, p.pid)
+			}
 		}
 		return pids
 	}
