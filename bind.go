@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"syscall"
 	"time"
@@ -51,10 +52,15 @@ func bind(ctx context.Context, s config.Service) (*binding, error) {
 
 // bindTCP listens without MPTCP, which Go would choose by default: it gains
 // nothing here, and such sockets are shut out of several kernel facilities.
+// To Go 0.0.0.0 means IPv6 as well, to everybody else it does not.
 func bindTCP(ctx context.Context, a config.Addr) (net.Listener, error) {
+	network := "tcp"
+	if ip, err := netip.ParseAddr(a.Host); err == nil && ip.Is4() {
+		network = "tcp4"
+	}
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(false)
-	l, err := lc.Listen(ctx, "tcp", a.Dial())
+	l, err := lc.Listen(ctx, network, a.Dial())
 	if err != nil {
 		return nil, explainBind(a, err)
 	}
