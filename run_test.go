@@ -86,7 +86,14 @@ func TestRun_ChildThatCannotBeStarted(t *testing.T) {
 	script := filepath.Join(dir, "script")
 	must(t, os.WriteFile(script, []byte("#!/no/such/interpreter\n"), 0o755))
 	r := start(t, nil, "--bind", "127.0.0.1:0", "--dest", "unix:"+dir+"/s", "--exec", script)
-	if _, err := r.dial().Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+	// It fails so soon that the reset may come before connect(2) has returned.
+	c, err := net.Dial("tcp", r.address())
+	if err == nil {
+		defer c.Close()
+		must(t, c.SetDeadline(time.Now().Add(bound)))
+		_, err = c.Read(make([]byte, 1))
+	}
+	if !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("the client was told %v, want a reset", err)
 	}
 	if e := r.logged(msgStartFailed, 1); e["program"] != script || !strings.Contains(fmt.Sprint(e["err"]), "/no/such/interpreter") {
