@@ -198,6 +198,7 @@ func helpGroups() []helpGroup {
 	return []helpGroup{
 		{"What everyone needs (a DURATION is 250ms, 30s, 1h30m ...)", []string{"bind", "dest", "exec", "workdir", "env", "idle"}},
 		{"Starting and stopping", []string{"ready", "start-timeout", "stop-timeout", "stop-signal", "drain-timeout", "min-uptime"}},
+		{"Control: what the child may do", []string{"user"}},
 		{"Control: who may connect, and who may wake the child", []string{"allow", "deny", "wake-on", "wake-rate"}},
 		{"Control: connections that are open and quiet", []string{"quiet", "quiet-policy"}},
 		{"Control: how many at once", []string{"max-connections", "max-waiting", "max-per-source"}},

@@ -163,9 +163,13 @@ func (p *program) warn(unknown []unknownEnv) {
 	}
 }
 
-// noteExposure says once that the child cannot tell near from far any more.
-// Servers that trust local connections would trust everybody.
+// noteExposure says once what makes a child that is taken over, or that trusts
+// the wrong clients, dangerous: that it is root; and that it cannot tell near
+// from far any more, so that one that trusts local connections trusts everybody.
 func (p *program) noteExposure() {
+	if u := p.service.User; os.Geteuid() == 0 && (u == nil || u.UID == 0) {
+		p.log.Info("the child is started as root", "hint", "unless it changes its user by itself, --user gives it another one")
+	}
 	at, ok := p.bound.Addr().(*net.TCPAddr)
 	if !ok || at.IP.IsLoopback() {
 		return

@@ -42,6 +42,7 @@ func settings() []setting {
 		{"exec", "PROGRAM", "", "the child's program: a path, or a name looked up in PATH, then in --workdir (required)", func(t *text) *value { return &t.Exec }, nil},
 		{"workdir", "DIR", "", "the child's working directory (default: the current one)", func(t *text) *value { return &t.Workdir }, nil},
 		{"env", "KEY=VALUE", "", "added to the child's environment; may be repeated", nil, func(t *text) *list { return &t.Env }},
+		{"user", "USER[:GROUP]", "", "who the child runs as, with its groups: names or numbers (default: as tiproxy does)", func(t *text) *value { return &t.User }, nil},
 		{"idle", "DURATION", config.DefaultIdle, "stop the child when nobody has been connected for this long; 0 = never", func(t *text) *value { return &t.Idle }, nil},
 		{"start-timeout", "DURATION", config.DefaultStartTimeout, "give up a start that is not ready by then; 0 = never", func(t *text) *value { return &t.StartTimeout }, nil},
 		{"stop-timeout", "DURATION", config.DefaultStopTimeout, "from the stop signal to SIGKILL of the whole tree; 0 = SIGKILL at once", func(t *text) *value { return &t.StopTimeout }, nil},

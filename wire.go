@@ -16,17 +16,30 @@ import (
 func (p *program) resource() *process.Resource {
 	s := p.service
 	p.log.Debug("command", "program", s.Path, "args", s.Args, "workdir", s.Workdir, "env", s.Env)
+	environ := os.Environ()
+	if s.User != nil {
+		environ = s.User.Environ(environ)
+	}
 	return process.NewResource(p.host, process.Command{
 		Service:     s.Name,
 		Path:        s.Path,
 		Args:        append([]string{programName(s)}, s.Args...),
 		Dir:         s.Workdir,
-		Env:         process.CleanEnv(os.Environ(), s.Env),
+		Env:         process.CleanEnv(environ, s.Env),
+		User:        credential(s.User),
 		StopSignal:  s.StopSignal,
 		StopTimeout: s.StopTimeout,
 		Stdout:      p.out,
 		Stderr:      (*pieces)(p.lines),
 	}, p.prober(), p.log)
+}
+
+// credential is who the child is to become, nil if it is to stay who we are.
+func credential(u *config.User) *process.Credential {
+	if u == nil || u.Own {
+		return nil
+	}
+	return &process.Credential{Name: u.String(), UID: u.UID, GID: u.GID, Groups: u.Groups}
 }
 
 // programName is what the child finds as its own name: what was written, but

@@ -3,8 +3,10 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -117,6 +119,40 @@ func TestMariaDB_KilledInTheMiddleOfASession(t *testing.T) {
 	}
 	if next := p.running("mariadbd"); len(next) != 1 || next[0].pid == servers[0].pid {
 		t.Errorf("servers now: %v", next)
+	}
+}
+
+// As --user it does not even have to be started as root.
+func TestMariaDB_ByUser(t *testing.T) {
+	t.Parallel()
+	db := newMariaDB(t)
+	port := freePort(t)
+	args := slices.DeleteFunc(db.args("--bind-address=127.0.0.1", "--port="+port), func(arg string) bool { return arg == "--user=mysql" })
+	p := run(t, setup{
+		dest: "127.0.0.1:" + port, program: "mariadbd", args: args, flags: []string{"--user", "mysql", "--idle", "300ms"},
+	})
+	mysql := []string{"mysql", "--no-defaults", "-h", "127.0.0.1", "-P", p.port(), "-u", "root", "-N"}
+	mustClient(t, "", append(mysql, "-e", "CREATE DATABASE shop; CREATE TABLE shop.items (n INT); INSERT INTO shop.items VALUES (7)")...)
+	p.expect("closed")
+	p.asleep()
+	if got := strings.TrimSpace(mustClient(t, "", append(mysql, "-e", "SELECT n FROM shop.items")...)); got != "7" {
+		t.Errorf("after the idle stop the table holds %q, want 7", got)
+	}
+	awake := dial(t, host(), p.address())
+	if _, err := awake.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	servers := p.running("mariadbd")
+	if len(servers) != 1 {
+		t.Errorf("servers: %v", servers)
+	}
+	for _, d := range servers {
+		if info, err := os.Stat(fmt.Sprintf("/proc/%d", d.pid)); err != nil || info.Sys().(*syscall.Stat_t).Uid == 0 {
+			t.Errorf("%v is root's: %v", d, err)
+		}
+	}
+	if strings.Contains(p.log.text(), "Starting crash recovery") {
+		t.Error("the idle stop was a crash for the database")
 	}
 }
 

@@ -9,10 +9,19 @@ import (
 	"testing"
 )
 
-// PostgreSQL refuses to run as root, so it is started the way its unit does:
-// by a program that changes the user and then becomes the server.
+// PostgreSQL refuses to run as root, so it is started by a program that changes
+// the user and then becomes the server, or by tiproxy itself as that user.
 func TestPostgres_AsItsOwnUser(t *testing.T) {
 	t.Parallel()
+	for _, how := range []string{"setpriv", "--user"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			postgresAsItsOwnUser(t, how)
+		})
+	}
+}
+
+func postgresAsItsOwnUser(t *testing.T, how string) {
 	needRoot(t, "a child that changes its user")
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
 	if len(found) == 0 {
@@ -25,12 +34,18 @@ func TestPostgres_AsItsOwnUser(t *testing.T) {
 	mustClient(t, "", append(append([]string{"setpriv"}, asPostgres...),
 		filepath.Join(bin, "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "--no-sync")...)
 
-	p := run(t, setup{
-		dest: "127.0.0.1:" + port, program: "setpriv", flags: []string{"--idle", "500ms"},
-		args: append(asPostgres, filepath.Join(bin, "postgres"), "-D", data, "-p", port,
-			"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "log_line_prefix="),
-		dir: dir,
-	})
+	s := setup{
+		dest: "127.0.0.1:" + port, program: filepath.Join(bin, "postgres"), flags: []string{"--idle", "500ms"}, dir: dir,
+		args: []string{"-D", data, "-p", port,
+			"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "log_line_prefix="},
+	}
+	if how == "--user" {
+		s.flags = append(s.flags, "--user", "postgres")
+	} else {
+		s.args = append(append(asPostgres, s.program), s.args...)
+		s.program = "setpriv"
+	}
+	p := run(t, s)
 	to := []string{"-h", "127.0.0.1", "-p", p.port(), "-U", "postgres"}
 	psql := func(sql string) string {
 		return askPostgres(t, append(append([]string{"psql", "-XAtq"}, to...), "-c", sql))

@@ -23,6 +23,7 @@ import (
 //	dying ADDR     repeats every line, with "DYING" in front after SIGTERM, and takes its time to end
 //	stubborn ADDR  as echo, and only SIGKILL ends it
 //	tally ADDR     says how many bytes a client sent, once the client has half-closed
+//	whoami ADDR    answers questions about itself, see whoami
 //	never          never listens
 //	touch FILE     makes a file, to show that it was started
 func playRole(words []string) int {
@@ -46,6 +47,8 @@ func playRole(words []string) int {
 		}
 	case "tally":
 		go serve(argument, tally)
+	case "whoami":
+		go serve(argument, whoami)
 	case "never":
 		fmt.Fprintln(os.Stderr, "child never listens")
 	case "touch":

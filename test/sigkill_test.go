@@ -60,7 +60,7 @@ func TestSuddenDeath_NothingOutlivesTiproxy(t *testing.T) {
 			}
 			p.kill()
 			began := time.Now()
-			p.gone(outlive)
+			p.gone()
 			t.Logf("gone %v after the kill", time.Since(began).Round(time.Millisecond))
 
 			next := run(t, s)
@@ -95,7 +95,7 @@ func TestSuddenDeath_WhileStarting(t *testing.T) {
 	c := dial(t, host(), p.address())
 	p.expect("starting")
 	p.kill()
-	p.gone(outlive)
+	p.gone()
 	if _, err := readLine(c); err == nil {
 		t.Error("the waiting client still has a connection")
 	}
@@ -142,9 +142,9 @@ func TestSuddenDeath_WhatEscapedIsNamed(t *testing.T) {
 
 // gone waits until nothing lives of what was seen below tiproxy, and its dest
 // can be taken again.
-func (p *tiproxy) gone(limit time.Duration) {
+func (p *tiproxy) gone() {
 	p.t.Helper()
-	err := poll(limit, func() error {
+	err := poll(outlive, func() error {
 		unknownChildren() // reap
 		for _, q := range allProcesses() {
 			if q.state != 'Z' && (q.hasEnv(p.mark) || p.seen[process{pid: q.pid, started: q.started}]) {
@@ -158,6 +158,6 @@ func (p *tiproxy) gone(limit time.Duration) {
 		return l.Close()
 	})
 	if err != nil {
-		p.t.Errorf("%v after tiproxy was killed: %v", limit, err)
+		p.t.Errorf("%v after tiproxy was killed: %v", outlive, err)
 	}
 }

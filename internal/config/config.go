@@ -48,6 +48,7 @@ type Service struct {
 	Args    []string // the child's arguments, without the program's name
 	Workdir string   // the child's working directory, absolute
 	Env     []string // KEY=VALUE, added to the child's environment in order
+	User    *User    // who the child runs as; nil = whoever tiproxy does
 
 	Idle         time.Duration // stop the child when unused for this long; 0 = never
 	StartTimeout time.Duration // give up a start that is not ready by then; 0 = never
@@ -72,7 +73,7 @@ type Value struct {
 // given takes the default.
 type Text struct {
 	Bind, Dest                               Value
-	Exec, Workdir                            Value
+	Exec, Workdir, User                      Value
 	Env                                      []Value
 	Args                                     []string
 	Idle, StartTimeout, StopTimeout          Value
@@ -140,8 +141,11 @@ func Check(t Text) (Service, error) {
 	s := Service{Name: DefaultName, Exec: t.Exec.Text, Args: t.Args}
 	s.Bind = parsed(&c, t.Bind, DefaultBind, ParseBind)
 	s.Dest = c.dest(t.Dest)
-	s.Workdir = c.workdir(t.Workdir)
-	s.Path = c.program(t.Exec, s.Workdir)
+	s.User = c.user(t.User)
+	asUser(s.User, func() {
+		s.Workdir = c.workdir(t.Workdir, s.User)
+		s.Path = c.program(t.Exec, s.Workdir, s.User)
+	})
 	for _, v := range t.Env {
 		c.report(v, CheckEnv(v.Text))
 		s.Env = append(s.Env, v.Text)

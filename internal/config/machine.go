@@ -22,7 +22,7 @@ const lookupTimeout = 2 * time.Second
 
 // workdir returns v as an absolute path of a directory that can be entered, or
 // "" when it is none.
-func (c *checker) workdir(v Value) string {
+func (c *checker) workdir(v Value, u *User) string {
 	if v.Given && v.Text == "" {
 		c.report(v, errors.New("is empty: write a directory, or leave it out for the current one"))
 		return ""
@@ -33,7 +33,7 @@ func (c *checker) workdir(v Value) string {
 		return ""
 	}
 	if err := checkDir(dir); err != nil {
-		c.report(v, err)
+		c.report(v, forChild(err, u))
 		return ""
 	}
 	return dir
@@ -43,7 +43,6 @@ func checkDir(dir string) error {
 	if hasNUL(dir) {
 		return fmt.Errorf("%q contains a NUL byte: write the path of a directory", dir)
 	}
-	const enter = 1 // X_OK of access(2)
 	info, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -52,7 +51,7 @@ func checkDir(dir string) error {
 		return fmt.Errorf("%s cannot be used: %w", dir, cause(err))
 	case !info.IsDir():
 		return fmt.Errorf("%s is not a directory: write one, for example %s", dir, filepath.Dir(dir))
-	case syscall.Access(dir, enter) != nil:
+	case !mayEnter(dir):
 		return fmt.Errorf("%s may not be entered by this user: it needs the x permission", dir)
 	}
 	return nil
@@ -60,7 +59,7 @@ func checkDir(dir string) error {
 
 // program returns the absolute path of the child's program, or "". workdir is
 // "" when it is not known.
-func (c *checker) program(v Value, workdir string) string {
+func (c *checker) program(v Value, workdir string, u *User) string {
 	switch {
 	case !v.Given:
 		c.report(v, errors.New("is missing: say which program to start, for example ./server"))
@@ -73,7 +72,7 @@ func (c *checker) program(v Value, workdir string) string {
 		return ""
 	}
 	path, err := findProgram(v.Text, workdir)
-	c.report(v, err)
+	c.report(v, forChild(err, u))
 	return path
 }
 
@@ -136,6 +135,9 @@ func checkProgram(path string) error {
 		return fmt.Errorf("%s is not a regular file: write the path of a program", path)
 	}
 	if _, err := exec.LookPath(path); err != nil {
+		if info.Mode()&0o111 != 0 {
+			return fmt.Errorf("%s may not be executed: see its permissions, and whether its file system is mounted noexec", path)
+		}
 		return fmt.Errorf("%s is not executable: chmod +x %s", path, path)
 	}
 	return nil

@@ -31,6 +31,8 @@ type Command struct {
 	Dir string
 	// Env is the whole environment except the mark; see CleanEnv.
 	Env []string
+	// User is who the child runs as; nil means whoever this program does.
+	User *Credential
 	// StopSignal is the first signal of a stop; zero means SIGTERM.
 	StopSignal syscall.Signal
 	// StopTimeout is the time from the stop signal to SIGKILL; zero means
@@ -39,6 +41,24 @@ type Command struct {
 	// Stdout and Stderr get what the child writes, byte for byte. They must
 	// not block for long: the child would. nil discards.
 	Stdout, Stderr io.Writer
+}
+
+// Credential is a user with its groups. A child that gets one has it for good:
+// real, effective and saved (credentials(7)), with no capability of ours but
+// those that come with being root.
+type Credential struct {
+	Name   string // for people, in errors
+	UID    uint32
+	GID    uint32
+	Groups []uint32 // supplementary; none are kept but these
+}
+
+// sys is the credential as package syscall takes it.
+func (c *Credential) sys() *syscall.Credential {
+	if c == nil {
+		return nil
+	}
+	return &syscall.Credential{Uid: c.UID, Gid: c.GID, Groups: c.Groups}
 }
 
 // Left is a process that an earlier run of this program left behind.

@@ -113,15 +113,35 @@ func BackgroundHint(left bool) string {
 // chdir(2)), so the cause is looked for here.
 func startError(c *Command, err error) error {
 	if c.Dir != "" {
-		if derr := enterable(c.Dir); derr != nil {
+		derr := enterable(c.Dir)
+		if derr != nil && (c.User == nil || errors.Is(derr, fs.ErrNotExist)) {
 			return fmt.Errorf("start %s: working directory: %w", c.Path, derr)
 		}
 	}
-	hint := startHint(c.Path, err)
+	hint := userHint(c, err)
+	if hint == "" {
+		hint = startHint(c.Path, err)
+	}
 	if hint == "" {
 		return fmt.Errorf("start %s: %w", c.Path, err)
 	}
 	return fmt.Errorf("start %s: %w (hint: %s)", c.Path, err, hint)
+}
+
+// userHint explains what another user cannot do although we could, "" if that
+// does not explain err.
+func userHint(c *Command, err error) string {
+	switch {
+	case c.User == nil:
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Sprintf("%s must be allowed to enter %s and to execute %s: see the permissions of both and of the directories above them (`namei -l`)",
+			c.User.Name, c.Dir, c.Path)
+	case errors.Is(err, syscall.EPERM):
+		return fmt.Sprintf("becoming %s takes CAP_SETUID and CAP_SETGID, and a user namespace that allows setgroups(2)", c.User.Name)
+	case errors.Is(err, syscall.EINVAL):
+		return fmt.Sprintf("%s, or one of its groups, does not exist in tiproxy's user namespace: see /proc/self/uid_map and gid_map", c.User.Name)
+	}
+	return ""
 }
 
 func enterable(dir string) error {

@@ -189,6 +189,9 @@ func (h *Host) spawn(path string, args []string, attr *syscall.ProcAttr, auto bo
 	job := func() {
 		h.bumpSeq()
 		defer h.bumpSeq()
+		if attr.Sys != nil && attr.Sys.Credential != nil {
+			defer h.disinherit()()
+		}
 		pid, _, err = syscall.StartProcess(path, args, attr)
 		if err != nil {
 			return

@@ -93,13 +93,19 @@ type life struct {
 	killed bool
 }
 
+// sysAttr is what every process that runs on behalf of c is started with: its
+// own process group, and c's user.
+func (c *Command) sysAttr() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Credential: c.User.sys()}
+}
+
 func (l *life) spawn(gen uint64) error {
 	c := &l.res.cmd
 	mark := fmt.Sprintf("%s.%d@%d", c.Service, gen, os.Getpid())
 	l.cmd = &exec.Cmd{
 		Path: c.Path, Args: c.Args, Dir: c.Dir,
 		Env:         append(append([]string(nil), c.Env...), MarkVariable+"="+mark),
-		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
+		SysProcAttr: c.sysAttr(),
 	}
 	outR, outW, err := os.Pipe()
 	if err != nil {

@@ -34,15 +34,21 @@ func (r *Resource) Start(ctx context.Context, gen uint64) (pool.Life, error) {
 	return r.live(pid, mark, &pipes), nil
 }
 
-// attr: Pdeathsig is a second belt beside the keeper. It is safe because the
-// spawning thread lives as long as the program.
+// sysAttr is what every process that runs on behalf of c is started with: its
+// own process group, and c's user. Pdeathsig is a second belt beside the keeper.
+// It is safe because the spawning thread lives as long as the program, and it
+// lasts because the user is changed before it is set (PR_SET_PDEATHSIG(2const)).
+func (c *Command) sysAttr() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL, Credential: c.User.sys()}
+}
+
 func (r *Resource) attr(p *pipes, mark string) *syscall.ProcAttr {
 	env := make([]string, 0, len(r.cmd.Env)+1)
 	return &syscall.ProcAttr{
 		Dir:   r.cmd.Dir,
 		Env:   append(append(env, r.cmd.Env...), MarkVariable+"="+mark),
 		Files: p.childSide(),
-		Sys:   &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL},
+		Sys:   r.cmd.sysAttr(),
 	}
 }
 
