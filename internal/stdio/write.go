@@ -41,3 +41,18 @@ func waitWritable(fd int) error {
 		}
 	}
 }
+
+// passing reports whether err of a write to fd is one of those that pass: the
+// disk or quota is full, the file is as large as it may be (write(2), setrlimit(2)
+// for RLIMIT_FSIZE), or its disk has failed. On anything but a file EIO is for
+// good: a terminal that has hung up.
+func passing(fd int, err error) bool {
+	switch {
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, unix.EFBIG):
+		return true
+	case errors.Is(err, unix.EIO):
+		var st unix.Stat_t
+		return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG
+	}
+	return false
+}

@@ -11,6 +11,7 @@ package stdio
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 const (
@@ -27,6 +28,10 @@ const (
 	// piece is the largest single write. Its bytes count as waiting until it
 	// returns, so it is also how exactly the queue knows what it holds.
 	piece = 64 << 10
+
+	// retryEvery is how often a write is tried that a full disk has refused.
+	// Nothing tells when there is room again.
+	retryEvery = 200 * time.Millisecond
 
 	// keep is the largest buffer that an empty queue holds on to: enough that
 	// lines and pipe reads cost no allocation each, little enough to sleep on.
@@ -63,7 +68,8 @@ type Writer struct {
 //
 // The descriptor is written with plain write(2). An os.File would, on
 // descriptors 1 and 2, end the program by SIGPIPE once nobody reads (see
-// os/signal, "SIGPIPE").
+// os/signal, "SIGPIPE"). A file that may not grow (RLIMIT_FSIZE) ends nothing
+// either: the Go runtime passes SIGXFSZ over unless somebody asks for it.
 func New(fd int, onDrop func(n int64)) *Writer {
 	w := &Writer{
 		fd:     fd,
@@ -173,7 +179,7 @@ func (w *Writer) tellIdleLocked() {
 }
 
 // writeOut is the Writer's goroutine. It ends at Close, and at the first write
-// that fails.
+// that fails for good.
 func (w *Writer) writeOut() {
 	defer close(w.ended)
 	for {
@@ -241,6 +247,12 @@ func (w *Writer) endEpisodeLocked() int64 {
 func (w *Writer) writeBatch(batch []byte) bool {
 	for len(batch) > 0 {
 		n, err := writeSome(w.fd, batch[:min(len(batch), piece)])
+		if passing(w.fd, err) {
+			if !w.sleep(retryEvery) {
+				return false
+			}
+			continue
+		}
 		batch = batch[n:]
 		lost, ok := w.wrote(n, err)
 		if !ok {
@@ -251,6 +263,18 @@ func (w *Writer) writeBatch(batch []byte) bool {
 		}
 	}
 	return true
+}
+
+// sleep waits for d. It reports false when the Writer was closed.
+func (w *Writer) sleep(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-w.stop:
+		return false
+	}
 }
 
 // wrote books n written bytes. ok is false when nothing more shall be written.
