@@ -85,14 +85,24 @@ func (d *Dial) resolve(ctx context.Context) ([]netip.AddrPort, error) {
 }
 
 // connect makes one connection to addr and closes it.
-func connect(ctx context.Context, addr net.Addr, control func(network, address string, c syscall.RawConn) error) error {
-	dialer := net.Dialer{Timeout: dialTimeout, KeepAlive: -1, Control: control}
-	dialer.SetMultipathTCP(false)
-	conn, err := dialer.DialContext(ctx, addr.Network(), addr.String())
+func connect(ctx context.Context, addr net.Addr, control controlFunc) error {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	conn, err := open(ctx, addr, control)
 	if err != nil {
 		return err
 	}
 	return conn.Close()
+}
+
+// controlFunc is a net.Dialer's Control.
+type controlFunc = func(network, address string, c syscall.RawConn) error
+
+// open makes one connection to addr.
+func open(ctx context.Context, addr net.Addr, control controlFunc) (net.Conn, error) {
+	dialer := net.Dialer{KeepAlive: -1, Control: control}
+	dialer.SetMultipathTCP(false)
+	return dialer.DialContext(ctx, addr.Network(), addr.String())
 }
 
 // errOwnPort ends an attempt that would have come from the destination's port.
@@ -105,7 +115,7 @@ var errOwnPort = errors.New("the kernel chose dest's own port to connect from")
 // itself, which net.Dial hides, but which keeps the child from binding for the
 // 60 s of its TIME_WAIT. So the source port is chosen by bind(2) and looked at
 // before anything is sent.
-func notFromPort(dest netip.AddrPort) func(string, string, syscall.RawConn) error {
+func notFromPort(dest netip.AddrPort) controlFunc {
 	var from unix.Sockaddr = &unix.SockaddrInet4{}
 	if dest.Addr().Is6() {
 		from = &unix.SockaddrInet6{}

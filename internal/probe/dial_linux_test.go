@@ -1,11 +1,13 @@
 package probe
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"testing"
+	"time"
 )
 
 const portRange = "/proc/sys/net/ipv4/ip_local_port_range"
@@ -30,7 +32,13 @@ func TestDialNeverConnectsToItself(t *testing.T) {
 	for network, host := range map[string]string{"tcp4": "127.0.0.1", "tcp6": "::1"} {
 		avoided := 0
 		for _, port := range []uint16{40030, 40031} {
-			avoided += probeClosed(t, network, tcpDest(host, port), probes)
+			dest := tcpDest(host, port)
+			d, h := &Dial{Dest: dest}, asking(t, "http://"+dest.String())
+			avoided += probeClosed(t, network, dest, probes, d.attempt)
+			avoided += probeClosed(t, network, dest, probes, func(ctx context.Context) (net.Addr, error) {
+				_, err := h.connect(ctx, time.Now().Add(bound))
+				return nil, err
+			})
 		}
 		if avoided == 0 {
 			t.Errorf("%s: the kernel never chose the port, so this test shows little", network)
@@ -40,11 +48,10 @@ func TestDialNeverConnectsToItself(t *testing.T) {
 
 // probeClosed connects n times to a port where nobody listens, and checks that a
 // child could bind then. It returns how often the kernel chose that port itself.
-func probeClosed(t *testing.T, network string, dest Dest, n int) (avoided int) {
+func probeClosed(t *testing.T, network string, dest Dest, n int, attempt func(context.Context) (net.Addr, error)) (avoided int) {
 	t.Helper()
-	d := &Dial{Dest: dest}
 	for range n {
-		_, err := d.attempt(t.Context())
+		_, err := attempt(t.Context())
 		if err == nil {
 			t.Fatalf("connected to %s, where nobody listens", dest)
 		}

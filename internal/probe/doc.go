@@ -1,13 +1,13 @@
 // Package probe answers one question about a destination: does the child take
-// connections there?
+// connections there? HTTP goes deeper, and asks a URL whether it is well.
 //
 // What is always true: Listen never connects. It reads the kernel's tables of
 // listening sockets and compares the owner with the child's process tree, so a
 // server that accepts once keeps its one accept, and nobody who merely took the
-// port is mistaken for the child. Dial does connect, closes at once, and never
-// to itself. Nothing is cached from one call to the next but what Before saw,
-// names included. No call leaves a goroutine or a descriptor behind, and each
-// ends soon after its context.
+// port is mistaken for the child. Dial and HTTP do connect, Dial to close at
+// once and HTTP for one request, and never to themselves. Nothing is cached from
+// one call to the next but what Before saw, names included. No call leaves a
+// goroutine or a descriptor behind, and each ends soon after its context.
 //
 // The package starts and stops nothing, and logs nothing.
 package probe
