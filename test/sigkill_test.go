@@ -82,7 +82,7 @@ func TestSuddenDeath_CrashTakesTheTreeAlong(t *testing.T) {
 		p.look()
 		p.signal(syscall.SIGABRT)
 		p.ends(prompt)
-		p.gone(outlive)
+		p.gone()
 		if _, err := readLine(c); err == nil {
 			t.Error("the client still has a connection")
 		}

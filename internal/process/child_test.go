@@ -4,6 +4,7 @@ package process
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -45,6 +46,11 @@ func childMain(args []string) {
 		go ready(rest)
 		<-c
 		fmt.Println("bye")
+	case "notify-exit":
+		notify(rest...)
+	case "notify": // sends each word as a notification
+		notify(rest...)
+		ready(nil)
 	case "until":
 		until(token, rest[0], rest[1:])
 	case "parent", "leave": // starts another mode, then waits or exits with rest[1]
@@ -95,7 +101,29 @@ func until(token, says string, more []string) {
 		}
 	}
 	fmt.Printf("%s %d\n", says, os.Getpid())
+	if says == "ready" {
+		notify("READY=1")
+	}
 	<-usr1
+}
+
+// notify sends notifications, if somebody waits for them.
+func notify(messages ...string) {
+	address := os.Getenv("NOTIFY_SOCKET")
+	if address == "" {
+		return
+	}
+	c, err := net.Dial("unixgram", address)
+	if err != nil {
+		fmt.Println("notify:", err)
+		os.Exit(95)
+	}
+	for _, m := range messages {
+		if _, err := c.Write([]byte(m)); err != nil {
+			fmt.Println("notify:", err)
+			os.Exit(94)
+		}
+	}
 }
 
 // parent starts a grandchild: rest[0] says how ("group", "setsid", "daemon"; with

@@ -41,6 +41,8 @@ type Command struct {
 	// Stdout and Stderr get what the child writes, byte for byte. They must
 	// not block for long: the child would. nil discards.
 	Stdout, Stderr io.Writer
+	// Gates are what must hold once before a life is ready.
+	Gates Gates
 }
 
 // Credential is a user with its groups. A child that gets one has it for good:

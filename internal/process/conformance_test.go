@@ -5,6 +5,7 @@ package process
 import (
 	"context"
 	"net"
+	"regexp"
 	"slices"
 	"syscall"
 	"testing"
@@ -16,10 +17,40 @@ import (
 )
 
 func TestConformance(t *testing.T) {
+	conforms(t, func(r *rig) func(pooltest.Behaviour) pool.Resource { return r.behave })
+}
+
+// However readiness is recognised, a life keeps the rules.
+func TestConformanceOfGates(t *testing.T) {
+	for name, gates := range map[string]func(r *rig, never bool) Gates{
+		"log":    func(*rig, bool) Gates { return Gates{Lines: []*regexp.Regexp{regexp.MustCompile(`^ready \d+$`)}} },
+		"notify": func(*rig, bool) Gates { return Gates{Notify: true} },
+		"exec": func(r *rig, never bool) Gates {
+			args := r.self("parent", "setsid", "wait") // a check that hangs, with a child that has left
+			if !never {
+				args = r.self("exit", "0")
+			}
+			return Gates{Commands: []Check{{Name: "check", Path: r.command(args...).Path, Args: args}}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conforms(t, func(r *rig) func(pooltest.Behaviour) pool.Resource {
+				return func(b pooltest.Behaviour) pool.Resource {
+					res := r.behave(b).(*Resource)
+					res.prober = fakeProber{}
+					res.cmd.Gates = gates(r, b == pooltest.NeverReady)
+					return res
+				}
+			})
+		})
+	}
+}
+
+func conforms(t *testing.T, maker func(r *rig) func(pooltest.Behaviour) pool.Resource) {
 	pooltest.TestResource(t, func(t *testing.T) pooltest.Harness {
 		r := newRig(t)
 		return pooltest.Harness{
-			Make: r.behave,
+			Make: maker(r),
 			End:  func(l pool.Life) { _ = syscall.Kill(l.(*life).Pid(), syscall.SIGUSR1) },
 			Alive: func(l pool.Life) bool {
 				_, exists := readProc(l.(*life).Pid())

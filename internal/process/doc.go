@@ -12,6 +12,12 @@
 // The tree's members are recognised by descent, process group, session and by
 // the mark in their environment; see tree.
 //
+// What tells whether a child is ready without being asked of it from outside is
+// here, too: its output, its notifications (sd_notify(3)), and commands that are
+// run beside it. Such a command is a small life of its own with a mark of its
+// own; it is never taken for a part of the child, and gone before the child is
+// said to be gone.
+//
 // While a child lives, a keeper lives too: a second process of this program
 // that kills what is left of the tree when this program dies unasked.
 //

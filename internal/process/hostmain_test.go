@@ -25,6 +25,7 @@ const hostedGrace = 3 * time.Second
 //	serve: start the command, tell who is in its tree, stop it on SIGTERM
 //	calm:  the same, without a look at the tree before the stop
 //	run:   start the command, end when it ends
+//	check: start a child that waits, and ask the command whether it is ready
 //	loop:  start the shell again and again beside orphans, count wrong statuses
 func hostMain(mode string, argv []string) int {
 	host, err := NewHost(Options{})
@@ -40,6 +41,10 @@ func hostMain(mode string, argv []string) int {
 		Service: "hosted", Path: argv[0], Args: argv, Env: CleanEnv(os.Environ(), nil),
 		StopTimeout: hostedGrace, Stdout: os.Stdout, Stderr: os.Stderr,
 	}
+	if mode == "check" {
+		cmd.Gates.Commands = []Check{{Name: "check", Path: argv[0], Args: argv}}
+		cmd.Args = append(argv[:3:3], "wait")
+	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	l, err := NewResource(host, cmd, fakeProber{}, log).Start(context.Background(), 1)
 	if err != nil {
@@ -51,6 +56,9 @@ func hostMain(mode string, argv []string) int {
 		l.Stop(context.Background())
 		fmt.Fprintln(os.Stderr, "status", e.Status)
 		return 0
+	}
+	if mode == "check" {
+		go askReady(l.(*life), make(chan error, 1))
 	}
 	return serve(host, l.(*life), mode == "calm")
 }

@@ -115,7 +115,7 @@ func (h *hunt) members(procs []proc, thorough bool) []proc {
 			return false
 		}
 		mark, _ := readMark(p.pid)
-		return mark == h.mark
+		return mark == h.mark || mark == checkMark(h.mark)
 	}
 	self := os.Getpid()
 	skip := func(p proc) bool { return p.pid == self || p.pid == 1 || p.start < h.head.start }

@@ -18,13 +18,16 @@ import (
 const settleTime = 50 * time.Millisecond
 
 // life is one run of a child. Its goroutines: monitor, which waits for the
-// child's end; guard, which keeps a keeper; two copiers; and, once a stop was
-// asked for, halt. All end before gone is closed.
+// child's end; guard, which keeps a keeper; two copiers; the notifier's, if
+// there is one; carryCheck beside a check; and, once a stop was asked for, halt.
+// All end before gone is closed.
 type life struct {
-	res  *Resource
-	tree *tree
-	tail *tail
-	out  [2]*copier
+	res    *Resource
+	tree   *tree
+	tail   *tail
+	out    [2]*copier
+	notify *notifier // nil if the child has nobody to notify
+	gates  *gates
 
 	exited chan pool.Exit
 	dead   chan struct{} // closed when the child has ended and how is known
@@ -36,10 +39,13 @@ type life struct {
 	opened chan struct{} // gets a value when Ready found the child ready
 	alone  chan struct{} // closed when guard has returned
 
-	alive context.Context // ends with the child, cause errEnded
-	end   context.CancelCauseFunc
+	alive      context.Context // ends with the child, cause errEnded
+	end        context.CancelCauseFunc
+	asking     context.Context // ends with alive, or before when a stop begins
+	stopAsking context.CancelCauseFunc
 
 	mu      sync.Mutex
+	checked chan struct{} // of the newest check: closed when nothing of it is left
 	phase   phase
 	forced  bool
 	killed  bool // we sent SIGKILL to the child
@@ -63,14 +69,14 @@ func (l *life) Pid() int { return l.tree.head.pid }
 // Exited implements pool.Life.
 func (l *life) Exited() <-chan pool.Exit { return l.exited }
 
-// Ready asks the prober, at the longest until the child ends. For a child that
-// has ended it returns an *ExitError that tells how.
+// Ready asks the prober and the gates, at the longest until the child ends. For
+// a child that has ended it returns an *ExitError that tells how.
 func (l *life) Ready(ctx context.Context) (net.Addr, error) {
 	wait, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	unhook := context.AfterFunc(l.alive, func() { cancel(errEnded) })
 	defer unhook()
-	addr, err := l.res.prober.Wait(wait, l.tree)
+	addr, err := l.gates.ready(wait, l.res.prober, l.tree)
 	if l.alive.Err() == nil {
 		if err == nil {
 			poke(l.opened)
@@ -102,10 +108,11 @@ func (l *life) monitor() {
 	l.how = waitEnd(l.Pid())
 	close(l.dead)
 	l.end(errEnded)
+	checked := l.endChecks(settleTime)
 	left := l.anyLeft()
 	l.settle()
 	mine := false
-	if !left {
+	if !left && checked {
 		l.mu.Lock()
 		if mine = l.phase == running; mine {
 			l.phase = finished
@@ -115,7 +122,9 @@ func (l *life) monitor() {
 	if mine {
 		l.finish()
 	}
-	l.exited <- l.exit(left, left && l.how.clean() && l.stillListens())
+	e := l.exit(left, left && l.how.clean() && l.stillListens())
+	e.Left = left || !checked // a check that does not die is waited for, too
+	l.exited <- e
 	close(l.told)
 	if mine {
 		close(l.gone)
@@ -205,8 +214,10 @@ func (l *life) settle() {
 // finish takes leave of a tree of which only the child's zombie is left. The
 // writers promised not to block; one that does anyway is not waited for long.
 func (l *life) finish() {
+	l.endChecks(0)
 	l.res.host.bury(l.Pid())
 	l.tree.drop()
+	l.notify.end()
 	close(l.ending)
 	for _, c := range l.out {
 		c.end()

@@ -4,6 +4,7 @@ package process
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -59,6 +60,9 @@ func (r *Resource) Start(ctx context.Context, gen uint64) (pool.Life, error) {
 	if r.host.isClosed() {
 		return nil, ErrHostClosed
 	}
+	if r.cmd.Gates.Notify {
+		return nil, fmt.Errorf("notifications of the child: %w", errors.ErrUnsupported)
+	}
 	l := &life{
 		res:    r,
 		tail:   &tail{},
@@ -69,6 +73,9 @@ func (r *Resource) Start(ctx context.Context, gen uint64) (pool.Life, error) {
 		return nil, startError(&r.cmd, err)
 	}
 	l.alive, l.end = context.WithCancelCause(context.Background())
+	lines := lineGates(&r.cmd.Gates)
+	tapLines(lines, l.out)
+	l.gates = l.gatesOf(&r.cmd.Gates, lines)
 	go l.out[0].run()
 	go l.out[1].run()
 	go l.monitor()
@@ -77,10 +84,11 @@ func (r *Resource) Start(ctx context.Context, gen uint64) (pool.Life, error) {
 
 // life is one run of a child: its process group.
 type life struct {
-	res  *Resource
-	cmd  *exec.Cmd
-	tail *tail
-	out  [2]*copier
+	res   *Resource
+	cmd   *exec.Cmd
+	tail  *tail
+	out   [2]*copier
+	gates *gates
 
 	exited chan pool.Exit
 	told   chan struct{} // closed when exited was sent
@@ -137,13 +145,13 @@ func (l *life) Pids() []int { return []int{l.Pid()} }
 // Exited implements pool.Life.
 func (l *life) Exited() <-chan pool.Exit { return l.exited }
 
-// Ready asks the prober, at the longest until the child ends.
+// Ready asks the prober and the gates, at the longest until the child ends.
 func (l *life) Ready(ctx context.Context) (net.Addr, error) {
 	wait, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	unhook := context.AfterFunc(l.alive, func() { cancel(errEnded) })
 	defer unhook()
-	addr, err := l.res.prober.Wait(wait, l)
+	addr, err := l.gates.ready(wait, l.res.prober, l)
 	if l.alive.Err() == nil {
 		if err != nil {
 			err = &NotReadyError{Program: l.res.cmd.Path, LastLines: l.tail.last(), Err: err}

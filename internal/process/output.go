@@ -21,6 +21,7 @@ type copier struct {
 	w     io.Writer
 	tail  *tail
 	which int
+	tap   *lineTap      // nil when nothing is looked for, any more; for run
 	done  chan struct{} // closed when run has returned
 
 	mu     sync.Mutex
@@ -60,6 +61,9 @@ func (c *copier) emit(p []byte) {
 	}
 	c.tail.add(c.which, p)
 	_, _ = c.w.Write(p)
+	if c.tap != nil && !c.tap.add(p) {
+		c.tap = nil
+	}
 }
 
 // serve does what was asked for and reports whether the copier is to end.

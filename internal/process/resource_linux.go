@@ -20,18 +20,41 @@ func (r *Resource) Start(ctx context.Context, gen uint64) (pool.Life, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
+	l, err := r.spawn(fmt.Sprintf("%s.%d%s", r.cmd.Service, gen, r.host.name))
+	if err != nil {
+		return nil, err
+	}
+	go l.guard()
+	return l, nil
+}
+
+// spawn starts the program, as a life without a keeper.
+func (r *Resource) spawn(mark string) (*life, error) {
 	var pipes pipes
 	defer pipes.closeChildSide()
 	if err := pipes.open(); err != nil {
 		return nil, startError(&r.cmd, err)
 	}
-	mark := fmt.Sprintf("%s.%d%s", r.cmd.Service, gen, r.host.name)
-	pid, _, err := r.host.spawn(r.cmd.Path, r.cmd.Args, r.attr(&pipes, mark), false)
+	notify, err := r.notifier()
 	if err != nil {
 		pipes.closeOurSide()
 		return nil, startError(&r.cmd, err)
 	}
-	return r.live(pid, mark, &pipes), nil
+	pid, _, err := r.host.spawn(r.cmd.Path, r.cmd.Args, r.attr(&pipes, mark, notify), false)
+	if err != nil {
+		pipes.closeOurSide()
+		notify.drop()
+		return nil, startError(&r.cmd, err)
+	}
+	return r.live(pid, mark, &pipes, notify), nil
+}
+
+// notifier is whom the child notifies, nil if nobody waits for that.
+func (r *Resource) notifier() (*notifier, error) {
+	if !r.cmd.Gates.Notify {
+		return nil, nil
+	}
+	return newNotifier(r.log.With("service", r.cmd.Service))
 }
 
 // sysAttr is what every process that runs on behalf of c is started with: its
@@ -42,17 +65,21 @@ func (c *Command) sysAttr() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL, Credential: c.User.sys()}
 }
 
-func (r *Resource) attr(p *pipes, mark string) *syscall.ProcAttr {
-	env := make([]string, 0, len(r.cmd.Env)+1)
+func (r *Resource) attr(p *pipes, mark string, notify *notifier) *syscall.ProcAttr {
+	env := make([]string, 0, len(r.cmd.Env)+2)
+	files := p.childSide()
+	if r.joined {
+		files[2] = files[1]
+	}
 	return &syscall.ProcAttr{
 		Dir:   r.cmd.Dir,
-		Env:   append(append(env, r.cmd.Env...), MarkVariable+"="+mark),
-		Files: p.childSide(),
+		Env:   append(notify.addTo(append(env, r.cmd.Env...)), MarkVariable+"="+mark),
+		Files: files,
 		Sys:   r.cmd.sysAttr(),
 	}
 }
 
-func (r *Resource) live(pid int, mark string, p *pipes) *life {
+func (r *Resource) live(pid int, mark string, p *pipes, notify *notifier) *life {
 	head, ok := readProc(pid) // it is unreaped, so it is there
 	if !ok {
 		head = proc{ident: ident{pid: pid}}
@@ -61,6 +88,7 @@ func (r *Resource) live(pid int, mark string, p *pipes) *life {
 		res:    r,
 		tree:   newTree(r.host, head.ident, mark),
 		tail:   &tail{},
+		notify: notify,
 		exited: make(chan pool.Exit, 1),
 		dead:   make(chan struct{}),
 		told:   make(chan struct{}),
@@ -69,17 +97,31 @@ func (r *Resource) live(pid int, mark string, p *pipes) *life {
 		ending: make(chan struct{}),
 		opened: make(chan struct{}, 1),
 		alone:  make(chan struct{}),
+
+		checked: make(chan struct{}),
 	}
+	close(l.checked) // nothing of a check is left
 	l.alive, l.end = context.WithCancelCause(context.Background())
+	l.asking, l.stopAsking = context.WithCancelCause(l.alive)
 	l.out = [2]*copier{
 		newCopier(p.out, r.cmd.Stdout, l.tail, 0),
 		newCopier(p.err, r.cmd.Stderr, l.tail, 1),
 	}
+	lines := lineGates(&r.cmd.Gates)
+	tapLines(lines, l.out)
+	l.gates = l.gatesOf(&r.cmd.Gates, lines, notify.gates()...)
+	l.run()
+	return l
+}
+
+// run starts what follows a child, guard excepted.
+func (l *life) run() {
 	go l.out[0].run()
 	go l.out[1].run()
 	go l.monitor()
-	go l.guard()
-	return l
+	if l.notify != nil {
+		go l.notify.run(l.tree)
+	}
 }
 
 // pipes are the child's three standard descriptors.

@@ -24,6 +24,7 @@ func (l *life) Stop(ctx context.Context) {
 		go l.halt()
 	}
 	l.mu.Unlock()
+	l.stopAsking(errStopped)
 	select {
 	case <-l.gone:
 		return

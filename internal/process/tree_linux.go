@@ -121,7 +121,7 @@ func (t *tree) adopts(p proc) bool {
 	if marked && giver == t.host.self.ident {
 		return false
 	}
-	if t.host.ownGroup(p) || t.host.claimed(p.ident, t) {
+	if t.host.ownGroup(p) || t.host.claimed(p, t) {
 		return false
 	}
 	if !t.host.isInit() {
@@ -133,8 +133,8 @@ func (t *tree) adopts(p proc) bool {
 	return !readable && t.hasUserOf(p.pid)
 }
 
-// claimed tells whether another living tree has had this process as a member.
-func (h *Host) claimed(id ident, asks *tree) bool {
+// claimed tells whether this process belongs to another living tree.
+func (h *Host) claimed(p proc, asks *tree) bool {
 	h.mu.Lock()
 	others := make([]*tree, 0, len(h.trees))
 	for t := range h.trees {
@@ -143,7 +143,9 @@ func (h *Host) claimed(id ident, asks *tree) bool {
 		}
 	}
 	h.mu.Unlock()
-	return slices.ContainsFunc(others, func(t *tree) bool { return t.knows(id) })
+	return slices.ContainsFunc(others, func(t *tree) bool {
+		return p.pgrp == t.head.pid || p.session == t.head.pid || t.knows(p.ident)
+	})
 }
 
 func (t *tree) knows(id ident) bool {
@@ -193,6 +195,33 @@ func poke(c chan<- struct{}) {
 	case c <- struct{}{}:
 	default:
 	}
+}
+
+// has tells whether a process is a member, by the way up from it. exists is false
+// when there is no such process any more, or none that we can see.
+func (t *tree) has(pid int) (member, exists bool) {
+	if pid == t.head.pid {
+		return true, true // unreaped, so the number is its own
+	}
+	const steps = 100 // bounds a walk through a table that changes
+	for at, n := pid, 0; n < steps; n++ {
+		p, ok := readProc(at)
+		switch {
+		case !ok && at == pid:
+			return false, false
+		case !ok:
+			at = pid // the parent has just ended: whose child is it now?
+			continue
+		case at == t.head.pid, p.pgrp == t.head.pid, p.session == t.head.pid, t.knows(p.ident):
+			return true, true
+		case p.start < t.head.start, t.host.owns(at):
+			return false, true
+		case p.ppid == t.host.self.pid:
+			return t.adopts(p), true
+		}
+		at = p.ppid
+	}
+	return false, true
 }
 
 // unsent returns the known members that are not in sent.
