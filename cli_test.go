@@ -56,7 +56,14 @@ var wrongLines = []struct {
 	{"no user before the colon", join([]string{"--user", ":root"}, both...), nil, []string{`has no user: write for example "nobody:root"`}},
 	{"no group behind the colon", join([]string{"--user", "root:"}, both...), nil, []string{`write "root" for the user's own group`}},
 	{"no user at all", join([]string{"--user", "4294967295:0"}, both...), nil, []string{"4294967295 is no user or group number"}},
-	{"ready", join([]string{"--ready", "http"}, both...), nil, []string{"write listen or dial"}},
+	{"ready", join([]string{"--ready", "http"}, both...), nil, []string{`--ready: "http" is not known: write listen, dial, http://HOST:PORT/PATH, exec:COMMAND, log:REGEX or notify`}},
+	{"ready, three times", join([]string{"--ready", "log:(", "--ready", "notify", "--ready", "exec:"}, both...), nil, []string{`--ready: "(": missing closing ) at its end`, "--ready: there is no command"}},
+	{"variable for ready", both, []string{"TIPROXY_READY=listen\nhttps://a/"}, []string{`TIPROXY_READY: "https://a/": tiproxy checks no certificates: write exec:curl`}},
+	{"ready by tiproxy itself", join([]string{"--ready", "http://127.0.0.1:4000/health"}, both...), nil, []string{"is where tiproxy itself listens (--bind 127.0.0.1:4000), it would wait for itself"}},
+	{"ready command not found", join([]string{"--ready", "exec:no-such-program -q"}, both...), nil, []string{`--ready: "no-such-program" not found in PATH or in `}},
+	{"ready command for a shell", join([]string{"--ready", "exec:true && true"}, both...), nil, []string{"so & would mean nothing: quote it, or let a shell do it: exec:sh -c '...'"}},
+	{"ready pattern", join([]string{"--ready", "log:[0-9"}, both...), nil, []string{`--ready: "[0-9": missing closing ] at character 1`}},
+	{"ready by notify beside env", join([]string{"--ready", "notify", "--env", "NOTIFY_SOCKET=/x"}, both...), nil, []string{"--env: NOTIFY_SOCKET is set by tiproxy itself for --ready notify"}},
 	{"allow", join([]string{"--allow", "10.0.0.0/8", "--allow", "10.0.0.1/8"}, both...), nil, []string{`--allow: "10.0.0.1/8" has bits behind its mask`}},
 	{"variable for deny", both, []string{"TIPROXY_DENY=10.0.0.0/8\nlocalhost"}, []string{`TIPROXY_DENY: "localhost" is a name`}},
 	{"wake-on", join([]string{"--wake-on", "byte"}, both...), nil, []string{"--wake-on: \"byte\" is not known: write connect or data"}},
@@ -184,10 +191,16 @@ func TestCompletion(t *testing.T) {
 			t.Errorf("no completion for %s", shell)
 		}
 	}
-	r := start(t, nil, "__complete", "--ready", "")
-	r.exits(exitStopped)
-	if !strings.HasPrefix(r.stdout.text(), "listen\ndial\n") {
-		t.Errorf("--ready is completed to %q", r.stdout.text())
+	for begun, want := range map[string]string{
+		"":   "listen\ndial\nhttp://\nexec:\nlog:\nnotify\n:6\n", // 2 = no space, 4 = no files
+		"l":  "listen\nlog:\n:6\n",
+		"li": "listen\n:4\n",
+	} {
+		r := start(t, nil, "__complete", "--ready", begun)
+		r.exits(exitStopped)
+		if r.stdout.text() != want {
+			t.Errorf("--ready %s is completed to %q, want %q", begun, r.stdout.text(), want)
+		}
 	}
 }
 

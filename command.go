@@ -76,7 +76,7 @@ func addCompletions(root *cobra.Command) {
 		return cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)
 	}
 	for name, complete := range map[string]cobra.CompletionFunc{
-		"ready":       fixed(string(config.ReadyListen), string(config.ReadyDial)),
+		"ready":       completeReady,
 		"stop-signal": fixed(config.SignalNames()...),
 		"log-format":  fixed("auto", "text", "json"),
 		"log-level":   fixed("debug", "info", "warn", "error"),
@@ -92,6 +92,23 @@ func addCompletions(root *cobra.Command) {
 	if err := root.MarkFlagDirname("workdir"); err != nil {
 		panic(err)
 	}
+}
+
+// completeReady offers the kinds of readiness. Behind those that go on, no blank
+// is put.
+func completeReady(_ *cobra.Command, _ []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	var words []cobra.Completion
+	directive := cobra.ShellCompDirectiveNoFileComp
+	for _, w := range []string{config.ReadyListen, config.ReadyDial, config.ReadyHTTP, config.ReadyExec, config.ReadyLog, config.ReadyNotify} {
+		if !strings.HasPrefix(w, begun) {
+			continue
+		}
+		words = append(words, w)
+		if strings.HasSuffix(w, ":") || strings.HasSuffix(w, "/") {
+			directive |= cobra.ShellCompDirectiveNoSpace
+		}
+	}
+	return words, directive
 }
 
 // versionLine says what this binary is. Builds from a checkout without the

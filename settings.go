@@ -49,7 +49,7 @@ func settings() []setting {
 		{"stop-signal", "NAME", config.DefaultStopSignal, "first signal of a stop", func(t *text) *value { return &t.StopSignal }, nil},
 		{"drain-timeout", "DURATION", config.DefaultDrainTimeout, "how long connections may finish when tiproxy itself is stopped; 0 = no waiting", func(t *text) *value { return &t.DrainTimeout }, nil},
 		{"max-connections", "N", "", "connections held at once, the kernel's backlog holds the rest (default: 3/8 of the descriptor limit, at most 50,000)", func(t *text) *value { return &t.MaxConnections }, nil},
-		{"ready", "KIND", string(config.DefaultReady()), "how readiness is recognised: listen (the kernel's tables) or dial (a connection)", func(t *text) *value { return &t.Ready }, nil},
+		{"ready", "KIND", config.DefaultReady(), "how readiness is recognised: listen (the kernel's tables) or dial (a connection) and, beside it, http://HOST:PORT/PATH (answers 200-399), exec:COMMAND (ends with 0), log:REGEX (a line the child prints), notify (sd_notify's READY=1); may be repeated, all must hold", nil, func(t *text) *list { return &t.Ready }},
 		{"min-uptime", "DURATION", "", "a child that is ready is not stopped for being idle before this time", func(t *text) *value { return &t.MinUptime }, nil},
 		{"allow", "CIDR,...", "", "only clients of these networks may connect, the others are reset; may be repeated", nil, func(t *text) *list { return &t.Allow }},
 		{"deny", "CIDR,...", "", "clients of these networks are reset, also if allowed; may be repeated", nil, func(t *text) *list { return &t.Deny }},

@@ -23,7 +23,7 @@ func (p *program) resource() *process.Resource {
 	return process.NewResource(p.host, process.Command{
 		Service:     s.Name,
 		Path:        s.Path,
-		Args:        append([]string{programName(s)}, s.Args...),
+		Args:        append([]string{programName(s.Exec, s.Path)}, s.Args...),
 		Dir:         s.Workdir,
 		Env:         process.CleanEnv(environ, s.Env),
 		User:        credential(s.User),
@@ -31,6 +31,7 @@ func (p *program) resource() *process.Resource {
 		StopTimeout: s.StopTimeout,
 		Stdout:      p.out,
 		Stderr:      (*pieces)(p.lines),
+		Gates:       gates(s.Ready),
 	}, p.prober(), p.log)
 }
 
@@ -42,25 +43,40 @@ func credential(u *config.User) *process.Credential {
 	return &process.Credential{Name: u.String(), UID: u.UID, GID: u.GID, Groups: u.Groups}
 }
 
-// programName is what the child finds as its own name: what was written, but
+// programName is what a program finds as its own name: what was written, but
 // never a path that means something else in the child's directory.
-func programName(s config.Service) string {
-	if strings.Contains(s.Exec, "/") {
-		return s.Path
+func programName(written, path string) string {
+	if strings.Contains(written, "/") {
+		return path
 	}
-	return s.Exec
+	return written
 }
 
-// prober is the one place that knows every kind of readiness.
+// prober and gates are the one place that knows every kind of readiness.
 func (p *program) prober() process.Prober {
 	d := p.service.Dest
 	dest := probe.Dest{Network: d.Network, Host: d.Host, Port: d.Port, Path: d.Path}
-	switch p.service.Ready {
-	case config.ReadyDial:
-		return &probe.Dial{Dest: dest}
+	listen, dial := &probe.Listen{Dest: dest, OnGuess: p.guessed}, &probe.Dial{Dest: dest}
+	switch r := p.service.Ready; {
+	case r.Listen && r.Dial:
+		return &probe.Both{Listen: listen, Dial: dial}
+	case r.Dial:
+		return dial
 	default:
-		return &probe.Listen{Dest: dest, OnGuess: p.guessed}
+		return listen
 	}
+}
+
+func gates(r config.Ready) process.Gates {
+	g := process.Gates{Lines: r.Lines, Notify: r.Notify}
+	for _, u := range r.URLs {
+		g.URLs = append(g.URLs, &probe.HTTP{URL: u})
+	}
+	for _, c := range r.Commands {
+		args := append([]string{programName(c.Args[0], c.Path)}, c.Args[1:]...)
+		g.Commands = append(g.Commands, process.Check{Name: c.Args[0], Path: c.Path, Args: args})
+	}
+	return g
 }
 
 // guessed tells once that readiness rests on less than proof.
@@ -83,7 +99,7 @@ func (p *program) newServer() *proxy.Server {
 	if s.QuietPolicy != config.QuietKeep {
 		cfg.Quiet = proxy.Quiet{After: s.Quiet, Close: s.QuietPolicy == config.QuietClose}
 	}
-	if p.service.Ready == config.ReadyListen {
+	if !s.Ready.Dial {
 		cfg.Taken = probe.Taken // a dialing probe would knock at the child for every question
 	}
 	return proxy.New(p.pool, cfg)

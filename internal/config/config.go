@@ -9,20 +9,10 @@ package config
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
-)
-
-// Ready names a way to recognise that the child takes connections.
-type Ready string
-
-// The ways to recognise readiness.
-const (
-	ReadyListen Ready = "listen" // the kernel's socket tables show a listener of the child
-	ReadyDial   Ready = "dial"   // a connection to dest succeeds
 )
 
 // DefaultName is the name of a service whose settings came without one.
@@ -78,7 +68,7 @@ type Text struct {
 	Args                                     []string
 	Idle, StartTimeout, StopTimeout          Value
 	StopSignal, DrainTimeout, MaxConnections Value
-	Ready                                    Value
+	Ready                                    []Value
 
 	Allow, Deny, AcceptProxyProtocol    []Value
 	WakeOn, WakeRate                    Value
@@ -98,14 +88,6 @@ const (
 	DefaultWakeOn       = string(WakeOnConnect)
 	DefaultQuietPolicy  = string(QuietKeep)
 )
-
-// DefaultReady is the best way to recognise readiness that this system offers.
-func DefaultReady() Ready {
-	if runtime.GOOS == "linux" {
-		return ReadyListen
-	}
-	return ReadyDial
-}
 
 // Problem is one mistake in one setting.
 type Problem struct {
@@ -156,7 +138,7 @@ func Check(t Text) (Service, error) {
 	s.StopSignal = parsed(&c, t.StopSignal, DefaultStopSignal, ParseSignal)
 	s.DrainTimeout = parsed(&c, t.DrainTimeout, DefaultDrainTimeout, ParseDuration)
 	s.MaxConnections = c.maxConnections(t.MaxConnections)
-	s.Ready = parsed(&c, t.Ready, string(DefaultReady()), parseReady)
+	s.Ready = c.ready(t, s.Bind, s.Workdir)
 	s.Controls = c.controls(t, s.Bind)
 	c.args(t)
 	if s.Dest.Network != "" {
@@ -239,14 +221,4 @@ func descriptorLimit() uint64 {
 		return 1024
 	}
 	return uint64(r.Cur) //nolint:unconvert // signed on some systems
-}
-
-func parseReady(s string) (Ready, error) {
-	switch r := Ready(s); {
-	case r == ReadyListen && runtime.GOOS != "linux":
-		return "", errors.New(`"listen" needs Linux: write dial`)
-	case r == ReadyListen, r == ReadyDial:
-		return r, nil
-	}
-	return "", fmt.Errorf("%q is not known: write listen or dial", s)
 }

@@ -26,7 +26,7 @@ func text(t *testing.T) Text {
 		Exec: given("exec", program(t, t.TempDir(), "server", 0o755)), Workdir: left("workdir"),
 		Idle: left("idle"), StartTimeout: left("start-timeout"), StopTimeout: left("stop-timeout"),
 		StopSignal: left("stop-signal"), DrainTimeout: left("drain-timeout"),
-		MaxConnections: left("max-connections"), Ready: left("ready"),
+		MaxConnections: left("max-connections"),
 	}
 }
 
@@ -75,7 +75,7 @@ func TestCheck_Defaults(t *testing.T) {
 		Exec: in.Exec.Text, Path: in.Exec.Text, Workdir: cwd,
 		Idle: time.Minute, StartTimeout: time.Minute, StopTimeout: 20 * time.Second,
 		StopSignal: syscall.SIGTERM, DrainTimeout: 5 * time.Second,
-		MaxConnections: got.MaxConnections, Ready: DefaultReady(),
+		MaxConnections: got.MaxConnections, Ready: Ready{Listen: DefaultReady() == ReadyListen, Dial: DefaultReady() == ReadyDial},
 		Controls: Controls{WakeOn: WakeOnConnect, QuietPolicy: QuietKeep},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -100,11 +100,11 @@ func TestCheck_TellsEveryMistakeAtOnce(t *testing.T) {
 	in.DrainTimeout = given("drain-timeout", "soon")
 	in.StopSignal = given("stop-signal", "TREM")
 	in.MaxConnections = given("max-connections", "0")
-	in.Ready = given("ready", "http")
+	in.Ready = []Value{given("ready", "http")}
 	wantError(t, in,
 		`--bind: "4000" is only a port`, "--dest is missing: say where the child listens", "--workdir: /does/not/exist does not exist",
 		"--exec is missing", `--env: "B" has no value`, `TIPROXY_IDLE: "30" has no unit: write 30s`, "--start-timeout", "--stop-timeout is empty",
-		"--stop-signal", "--drain-timeout", "--max-connections: 0 is too small", "--ready: \"http\" is not known: write listen or dial")
+		"--stop-signal", "--drain-timeout", "--max-connections: 0 is too small", "--ready: \"http\" is not known: write listen, dial, http://HOST:PORT/PATH")
 	_, err := Check(in)
 	var p *Problem
 	if !errors.As(err, &p) || p.From != "--bind" {
@@ -228,7 +228,7 @@ func TestCheck_DestIsBind(t *testing.T) {
 		{":4000", "no.such.name.invalid:4000"},
 	} {
 		in := text(t)
-		in.Bind, in.Dest, in.Ready = given("bind", pair[0]), given("dest", pair[1]), given("ready", "dial")
+		in.Bind, in.Dest, in.Ready = given("bind", pair[0]), given("dest", pair[1]), []Value{given("ready", "dial")}
 		if _, err := Check(in); err != nil {
 			t.Errorf("bind %s, dest %s: %v", pair[0], pair[1], err)
 		}
@@ -280,7 +280,7 @@ func TestCheck_ListenNeedsDestOnThisMachine(t *testing.T) {
 		in := text(t)
 		in.Dest = given("dest", dest)
 		wantError(t, in, "--dest: "+dest+" is not on this machine, where --ready listen could see it: write --ready dial")
-		in.Ready = given("ready", "dial")
+		in.Ready = []Value{given("ready", "dial")}
 		if _, err := Check(in); err != nil {
 			t.Error(err)
 		}

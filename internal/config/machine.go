@@ -215,7 +215,7 @@ func checkLoop(bind, dest Addr, bindFrom string) error {
 // checkLocal refuses to wait for a listening socket that cannot be seen: one
 // of another machine. A name that cannot be resolved now may well be later.
 func checkLocal(dest Addr, ready Ready) error {
-	if ready != ReadyListen || dest.Network != "tcp" {
+	if !ready.Listen || dest.Network != "tcp" {
 		return nil
 	}
 	ips := addresses(dest.Host)
