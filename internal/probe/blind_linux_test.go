@@ -1,10 +1,12 @@
 package probe
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"runtime"
@@ -241,4 +243,22 @@ func TestUsersOf(t *testing.T) {
 	if len(got) != 4 || !got[1] || !got[2] || !got[3] || !got[4] {
 		t.Errorf("users = %v", got)
 	}
+}
+
+func FuzzParseStatusUids(f *testing.F) {
+	own, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(own)
+	f.Add([]byte("Uid:\t1\t-2\t4294967296\tx\nUid:\t9\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		uids := make(map[int]bool)
+		parseStatusUids(text, uids)
+		for uid := range uids {
+			if uid < 0 || uint64(uid) > math.MaxUint32 || !bytes.Contains(text, []byte("Uid:")) {
+				t.Errorf("user %d", uid)
+			}
+		}
+	})
 }

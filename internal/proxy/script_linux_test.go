@@ -167,8 +167,13 @@ func agrees(c net.Conn, want side) string {
 	return diff
 }
 
-// settle waits until the open sockets are as expected.
-func settleAs(t *rapid.T, what string, ends [2]peer, want [2]side) {
+// fataler is what *testing.T and *rapid.T have in common here.
+type fataler interface {
+	Fatalf(format string, args ...any)
+}
+
+// settleAs waits until the open sockets are as expected.
+func settleAs(t fataler, what string, ends [2]peer, want [2]side) {
 	deadline := time.Now().Add(patient)
 	tick := time.NewTicker(200 * time.Microsecond)
 	defer tick.Stop()
@@ -187,7 +192,7 @@ func settleAs(t *rapid.T, what string, ends [2]peer, want [2]side) {
 }
 
 // lastWords reads what is left at an end and compares how it ends.
-func lastWords(t *rapid.T, what string, c peer, want side, data []byte) {
+func lastWords(t fataler, what string, c peer, want side, data []byte) {
 	c.SetReadDeadline(time.Now().Add(patient))
 	rest, err := io.ReadAll(c)
 	if !bytes.Equal(rest, data[want.heard:want.heard+want.unread]) {
@@ -199,7 +204,7 @@ func lastWords(t *rapid.T, what string, c peer, want side, data []byte) {
 }
 
 // play runs a script on a pair of ends and compares with what tcp(7) says.
-func play(t *rapid.T, what string, script []step, ends [2]peer, data []byte) {
+func play(t fataler, what string, script []step, ends [2]peer, data []byte) {
 	var s [2]side
 	for i, st := range script {
 		if err := perform(st, &s, ends, data); err != nil {
