@@ -16,10 +16,11 @@ TOOL := go tool -modfile=tools.mod
 
 CYCLES       ?= 10000
 SOAK_TIMEOUT ?= 120m
+FUZZ_TIME    ?= 1m
 TEST_TIMEOUT ?= 15m
 FAULTS       ?= ^Test(Start|Readiness|Bytes|Idle|ChildDeath|Stop|SuddenDeath|Signal|Limits|Clients|Log|Container)_
 
-.PHONY: build test test-docker check demo soak faults packages clean
+.PHONY: build test test-docker check demo soak faults fuzz packages clean
 
 ## build: one static binary, ./tiproxy
 build:
@@ -63,6 +64,10 @@ soak:
 ## faults: the faults of docs/faults.md in their long forms
 faults: packages
 	E2E_LONG=1 CGO_ENABLED=1 go test -race -count=1 -v -timeout $(SOAK_TIMEOUT) -run '$(FAULTS)' ./test/
+
+## fuzz: every fuzz test for FUZZ_TIME, one after the other (FUZZ=REGEXP for some of them)
+fuzz:
+	@FUZZ_TIME=$(FUZZ_TIME) scripts/fuzz.sh '$(FUZZ)'
 
 clean:
 	rm -f tiproxy
