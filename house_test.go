@@ -249,6 +249,25 @@ func TestHouse_NobodySleeps(t *testing.T) {
 	}
 }
 
+func TestHouse_NoWallClockArithmetic(t *testing.T) {
+	for _, f := range sources(t) {
+		if f.test {
+			continue
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok || len(call.Args) > 0 {
+				return true
+			}
+			s, ok := call.Fun.(*ast.SelectorExpr)
+			if ok && slices.Contains([]string{"Unix", "UnixMilli", "UnixMicro", "UnixNano", "UTC", "Local"}, s.Sel.Name) {
+				t.Errorf("%s: %s drops the monotonic clock's reading, and the wall clock jumps: keep the time.Time, and use Sub and Since", f.at(call), s.Sel.Name)
+			}
+			return true
+		})
+	}
+}
+
 // mentions says whether one of the names of package pkg is used in n.
 func mentions(n ast.Node, pkg string, names ...string) bool {
 	found := false
