@@ -157,6 +157,7 @@ func (p *program) warn(unknown []unknownEnv) {
 	if p.service.Quiet > 0 && p.service.QuietPolicy == config.QuietKeep {
 		p.log.Warn("--quiet changes nothing as long as --quiet-policy is keep", "hint", "add --quiet-policy close or ignore")
 	}
+	p.warnChangeable()
 	for _, left := range process.Escaped() {
 		p.log.Warn("a process of an earlier tiproxy still lives", "pid", left.PID, "name", left.Name, "life", left.Mark,
 			"hint", fmt.Sprintf("end it with: kill %d", left.PID))

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -298,4 +299,51 @@ func TestStart_RelativeProgramIsTiproxysOwn(t *testing.T) {
 	if dir, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", p.onlyChild().pid)); dir != work {
 		t.Errorf("the child is in %q, %v; want %s", dir, err, work)
 	}
+}
+
+// Root is told when others decide what it runs.
+func TestStart_RootIsWarnedOfAProgramOthersMayChange(t *testing.T) {
+	t.Parallel()
+	needRoot(t, "being root")
+	const warning = "others than root may change the program that root runs"
+	for name, tt := range map[string]struct {
+		change func(dir, program string) error
+		at     string // below the directory; "-" for no warning
+	}{
+		"root's alone":          {func(string, string) error { return nil }, "-"},
+		"writable program":      {func(_, program string) error { return os.Chmod(program, 0o777) }, "bin/server"},
+		"another's program":     {func(_, program string) error { return os.Chown(program, 65534, 0) }, "bin/server"},
+		"writable directory":    {func(dir, _ string) error { return os.Chmod(dir+"/bin", 0o777) }, "bin"},
+		"another's directory":   {func(dir, _ string) error { return os.Chown(dir, 65534, 0) }, ""},
+		"a group's directory":   {func(dir, _ string) error { return errors.Join(os.Chown(dir, 0, 65534), os.Chmod(dir, 0o775)) }, ""},
+		"sticky directory":      {func(dir, _ string) error { return os.Chmod(dir+"/bin", 0o777|os.ModeSticky) }, "-"},
+		"root's group may":      {func(dir, _ string) error { return os.Chmod(dir, 0o775) }, "-"},
+		"link into a directory": {func(dir, _ string) error { return linkInto(dir) }, "elsewhere"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := sharedDir(t)
+			program := filepath.Join(dir, "bin", "server")
+			if err := os.Mkdir(filepath.Dir(program), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			makeScript(t, program, "exit 1")
+			if err := tt.change(dir, program); err != nil {
+				t.Fatal(err)
+			}
+			p := run(t, setup{dest: "127.0.0.1:" + freePort(t), program: program, allow: []string{warning}})
+			e, _, warned := p.log.next(0, warning, 0)
+			if warned != (tt.at != "-") || warned && e.text("at") != filepath.Join(dir, tt.at) {
+				t.Errorf("warned: %v, want it at %q: %s", warned, tt.at, e.line)
+			}
+		})
+	}
+}
+
+// linkInto moves the program to a directory that all may write, and leaves a link.
+func linkInto(dir string) error {
+	away := filepath.Join(dir, "elsewhere")
+	return errors.Join(
+		os.Mkdir(away, 0o755), os.Chmod(away, 0o777),
+		os.Rename(dir+"/bin/server", away+"/server"), os.Symlink(away+"/server", dir+"/bin/server"))
 }
