@@ -53,15 +53,14 @@ func breakListener(t *testing.T, pid int, port string) {
 	t.Helper()
 	n, err := strconv.ParseUint(port, 10, 16)
 	must(t, err)
-	inodes := map[string]bool{}
-	listeners("/proc/self/net/tcp", uint16(n), inodes)
+	sockets := portSockets(uint16(n))
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	must(t, err)
 	defer unix.Close(pidfd)
 	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
 	must(t, err)
 	for _, link := range links {
-		if target, err := os.Readlink(link); err != nil || !inodes[target] {
+		if target, err := os.Readlink(link); err != nil || sockets[target] != tcpListen {
 			continue
 		}
 		fd, err := strconv.Atoi(filepath.Base(link))

@@ -94,6 +94,11 @@ func (p *program) failure(err error) []slog.Attr {
 	if exit.Hint != "" {
 		attrs = append(attrs, slog.String("hint", exit.Hint))
 	}
+	if exit.PortTaken() && p.service.Dest.Network == "tcp" {
+		if who := portUse(p.service.Dest.Port); who != "" {
+			attrs = append(attrs, slog.String("holder", who))
+		}
+	}
 	return attrs
 }
 

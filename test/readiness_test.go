@@ -50,7 +50,8 @@ func TestReadiness_PortTakenByAnOutgoingConnection(t *testing.T) {
 		t.Errorf("the client got %q, %v; want a reset", answer, err)
 	}
 	e := p.expect("start failed")
-	for _, want := range []string{"address already in use", "outgoing connection", "ip_local_port_range"} {
+	owner := fmt.Sprintf("process %d (", os.Getpid())
+	for _, want := range []string{"address already in use", "outgoing connection", "ip_local_port_range", owner} {
 		if !strings.Contains(e.line, want) {
 			t.Errorf("the log does not say %q: %s", want, e.line)
 		}

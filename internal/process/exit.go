@@ -33,6 +33,14 @@ func (e *ExitError) Error() string {
 	return b.String()
 }
 
+// PortTaken reports whether the child said that its address is in use.
+func (e *ExitError) PortTaken() bool { return saysInUse(e.LastLines) }
+
+func saysInUse(lines []string) bool {
+	text := strings.ToLower(strings.Join(lines, "\n"))
+	return strings.Contains(text, "address already in use") || strings.Contains(text, "eaddrinuse")
+}
+
 // NotReadyError tells why a child that lives is not ready.
 type NotReadyError struct {
 	Program   string   // path of the program
@@ -84,7 +92,7 @@ func (e ending) err(program string, lines []string, killed bool) *ExitError {
 func (e ending) hint(lines []string, killed bool) string {
 	text := strings.ToLower(strings.Join(lines, "\n"))
 	switch {
-	case strings.Contains(text, "address already in use"), strings.Contains(text, "eaddrinuse"):
+	case saysInUse(lines):
 		return "another process holds the port, or an outgoing connection uses it as its own: see `ss -tanp`, and prefer a port below net.ipv4.ip_local_port_range"
 	case e.signal == syscall.SIGKILL && !killed:
 		return "it was not tiproxy that killed it: the kernel may have been out of memory, see `dmesg`"
