@@ -69,7 +69,7 @@ func TestChildDeath_InTheFirstMilliseconds(t *testing.T) {
 				dest: "127.0.0.1:" + freePort(t), program: "sh", args: []string{"-c", "sleep " + lifetime + "; exit 7"},
 				flags: []string{"--start-timeout", "10m"}, allow: []string{"start failed"},
 			})
-			if rest, err := io.ReadAll(dial(t, host(), p.address())); !wasReset(err) {
+			if rest, err := askAfresh(t, host(), p.address(), "hello"); !wasReset(err) {
 				t.Errorf("%s s: the client got %q, %v; want a reset", lifetime, rest, err)
 			}
 			if e := p.expect("start failed"); !strings.Contains(e.line, "exit status 7") {
@@ -90,7 +90,7 @@ func TestChildDeath_GrandchildHoldsTheOutput(t *testing.T) {
 		flags: []string{"--start-timeout", "10m", "--stop-timeout", "10m"}, allow: []string{"start failed"},
 	})
 	began := time.Now()
-	if rest, err := io.ReadAll(dial(t, host(), p.address())); !wasReset(err) {
+	if rest, err := askAfresh(t, host(), p.address(), "hello"); !wasReset(err) {
 		t.Errorf("the client got %q, %v; want a reset", rest, err)
 	}
 	if took := time.Since(began); took > prompt {

@@ -173,6 +173,21 @@ func ask(c net.Conn, line string) (string, error) {
 	return readLine(c)
 }
 
+// askAfresh is ask on a connection of its own. A reset may come so early that
+// connecting reports it.
+func askAfresh(t *testing.T, where *space, address, line string) (string, error) {
+	t.Helper()
+	c, err := tryDial(where, address)
+	if wasReset(err) {
+		return "", err
+	}
+	if err != nil {
+		t.Fatalf("connect to tiproxy: %v", err)
+	}
+	defer c.Close()
+	return ask(c, line)
+}
+
 // readLine takes single bytes, so that it takes none of what follows the line.
 func readLine(c net.Conn) (string, error) {
 	var line []byte

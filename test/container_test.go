@@ -70,7 +70,7 @@ func TestContainer_StrangerInASharedNetwork(t *testing.T) {
 		dest: dest, program: self, args: []string{"role", "echo", dest}, allow: []string{"start failed"},
 		wrapper: []string{"unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "--"},
 	})
-	if answer, err := ask(dial(t, host(), p.address()), "password=secret"); !wasReset(err) {
+	if answer, err := askAfresh(t, host(), p.address(), "password=secret"); !wasReset(err) {
 		t.Errorf("the client got %q, %v; want a reset", answer, err)
 	}
 	if e := p.expect("start failed"); !strings.Contains(e.line, "is taken by a process of uid 0") {

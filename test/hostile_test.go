@@ -160,7 +160,7 @@ func TestLog_SecretsStayOut(t *testing.T) {
 	if err := os.Remove(work); err != nil {
 		t.Fatal(err)
 	}
-	if answer, err := ask(dial(t, host(), p.address()), canary); !wasReset(err) {
+	if answer, err := askAfresh(t, host(), p.address(), canary); !wasReset(err) {
 		t.Errorf("the client got %q, %v; want a reset", answer, err)
 	}
 	p.expect("start failed")

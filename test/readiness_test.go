@@ -46,7 +46,7 @@ func TestReadiness_PortTakenByAnOutgoingConnection(t *testing.T) {
 	p := run(t, setup{
 		space: space, dest: dest, program: self, args: []string{"role", "echo", dest}, allow: []string{"start failed"},
 	})
-	if answer, err := ask(dial(t, space, p.address()), "hello"); !wasReset(err) {
+	if answer, err := askAfresh(t, space, p.address(), "hello"); !wasReset(err) {
 		t.Errorf("the client got %q, %v; want a reset", answer, err)
 	}
 	e := p.expect("start failed")
@@ -266,7 +266,7 @@ func TestStranger_IsTheChildOfAnotherTiproxy(t *testing.T) {
 	one, two := run(t, s), run(t, s)
 	c := dial(t, host(), one.address())
 	mustAsk(t, c, "hello")
-	if answer, err := ask(dial(t, host(), two.address()), "hello"); !wasReset(err) {
+	if answer, err := askAfresh(t, host(), two.address(), "hello"); !wasReset(err) {
 		t.Errorf("a client of the second got %q, %v; want a reset", answer, err)
 	}
 	if e := two.expect("start failed"); !strings.Contains(e.line, fmt.Sprint(one.onlyChild().pid)) {

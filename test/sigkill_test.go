@@ -135,7 +135,7 @@ func TestSuddenDeath_WhatEscapedIsNamed(t *testing.T) {
 	if !named() {
 		t.Errorf("the log does not name process %d before %q", child[0].pid, "listening")
 	}
-	if answer, err := ask(dial(t, host(), next.address()), "password=secret"); !wasReset(err) {
+	if answer, err := askAfresh(t, host(), next.address(), "password=secret"); !wasReset(err) {
 		t.Errorf("the client got %q, %v from the one that escaped; want a reset", answer, err)
 	}
 }

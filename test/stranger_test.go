@@ -34,8 +34,7 @@ func TestStranger_IsRefusedAndNamed(t *testing.T) {
 				dest: "127.0.0.1:" + port, program: self, args: []string{"role", "touch", witness},
 				allow: []string{"start failed"},
 			})
-			c := dial(t, host(), p.address())
-			if answer, err := ask(c, "password=secret"); !wasReset(err) {
+			if answer, err := askAfresh(t, host(), p.address(), "password=secret"); !wasReset(err) {
 				t.Errorf("the client got %q, %v; want a reset", answer, err)
 			}
 			if e := p.expect("start failed"); !strings.Contains(e.line, fmt.Sprint(os.Getpid())) {
