@@ -7,9 +7,9 @@ import (
 	"syscall"
 )
 
-// warnChangeable tells root that others decide what it is going to run.
+// warnChangeable tells root that others decide what it is going to run as root.
 func (p *program) warnChangeable() {
-	if os.Geteuid() != 0 {
+	if u := p.service.User; os.Geteuid() != 0 || u != nil && u.UID != 0 {
 		return
 	}
 	if at := changeable(p.service.Path); at != "" {
