@@ -165,7 +165,7 @@ func TestLimits_PortsRunOut(t *testing.T) {
 	})
 	served, held := 0, false
 	for i := range 100 {
-		c := dialFrom(t, space, fmt.Sprintf("127.0.1.%d:0", i+1), p.address())
+		c := dialFromIn(t, space, fmt.Sprintf("127.0.1.%d:0", i+1), p.address())
 		_, err := ask(c, "hello")
 		c.Close()
 		if held = err != nil; held {
@@ -183,7 +183,7 @@ func TestLimits_PortsRunOut(t *testing.T) {
 		t.Errorf("the log does not tell what is missing: %s", e.line)
 	}
 	t.Logf("%d clients were served before the ports ran out", served)
-	waits := dialFrom(t, space, "127.0.2.1:0", p.address())
+	waits := dialFromIn(t, space, "127.0.2.1:0", p.address())
 	if _, err := io.WriteString(waits, "hello\n"); err != nil {
 		t.Fatal(err)
 	}
@@ -194,8 +194,8 @@ func TestLimits_PortsRunOut(t *testing.T) {
 	}
 }
 
-// dialFrom connects to a proxy from an address of the client's choice.
-func dialFrom(t *testing.T, where *space, local, address string) (c net.Conn) {
+// dialFromIn connects to a proxy in a network from an address of the client's choice.
+func dialFromIn(t *testing.T, where *space, local, address string) (c net.Conn) {
 	t.Helper()
 	from, err := net.ResolveTCPAddr("tcp", local)
 	if err != nil {

@@ -9,8 +9,49 @@ import (
 	"testing"
 )
 
-// PostgreSQL refuses to run as root, so it is started by a program that changes
-// the user and then becomes the server, or by tiproxy itself as that user.
+// postgres is a server of its own: its data, and how to call it. PostgreSQL
+// refuses to run as root, so it is started the way its unit does: by a program
+// that changes the user and then becomes the server.
+type postgres struct {
+	bin, dir, port string
+}
+
+func newPostgres(t *testing.T) postgres {
+	t.Helper()
+	needRoot(t, "a child that changes its user")
+	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
+	if len(found) == 0 {
+		t.Fatal("no /usr/lib/postgresql/*/bin/postgres: run scripts/packages.sh")
+	}
+	db := postgres{bin: filepath.Dir(found[len(found)-1]), dir: sharedDir(t), port: freePort(t)}
+	mustClient(t, "", "install", "-d", "-o", "postgres", "-m", "0700", db.data())
+	mustClient(t, "", append([]string{"setpriv"}, db.asItself(
+		"initdb", "-D", db.data(), "-U", "postgres", "-A", "trust", "--no-sync")...)...)
+	return db
+}
+
+func (db postgres) data() string { return filepath.Join(db.dir, "data") }
+
+// asItself are the arguments of setpriv that run a program as PostgreSQL's user.
+func (db postgres) asItself(program string, args ...string) []string {
+	return append([]string{"--reuid=postgres", "--regid=postgres", "--init-groups", filepath.Join(db.bin, program)}, args...)
+}
+
+// args are the server's own.
+func (db postgres) args() []string {
+	return []string{"-D", db.data(), "-p", db.port,
+		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "log_line_prefix="}
+}
+
+func (db postgres) setup(flags ...string) setup {
+	return setup{
+		dest: "127.0.0.1:" + db.port, program: "setpriv", flags: flags, dir: db.dir,
+		args: db.asItself("postgres", db.args()...),
+	}
+}
+
+// PostgreSQL may be started by a program that changes the user, or by tiproxy
+// itself as that user.
 func TestPostgres_AsItsOwnUser(t *testing.T) {
 	t.Parallel()
 	for _, how := range []string{"setpriv", "--user"} {
@@ -22,28 +63,12 @@ func TestPostgres_AsItsOwnUser(t *testing.T) {
 }
 
 func postgresAsItsOwnUser(t *testing.T, how string) {
-	needRoot(t, "a child that changes its user")
-	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
-	if len(found) == 0 {
-		t.Fatal("no /usr/lib/postgresql/*/bin/postgres: run scripts/packages.sh")
-	}
-	bin, dir, port := filepath.Dir(found[len(found)-1]), sharedDir(t), freePort(t)
-	data := filepath.Join(dir, "data")
-	asPostgres := []string{"--reuid=postgres", "--regid=postgres", "--init-groups"}
-	mustClient(t, "", "install", "-d", "-o", "postgres", "-m", "0700", data)
-	mustClient(t, "", append(append([]string{"setpriv"}, asPostgres...),
-		filepath.Join(bin, "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "--no-sync")...)
-
-	s := setup{
-		dest: "127.0.0.1:" + port, program: filepath.Join(bin, "postgres"), flags: []string{"--idle", "500ms"}, dir: dir,
-		args: []string{"-D", data, "-p", port,
-			"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "log_line_prefix="},
-	}
+	t.Helper()
+	db := newPostgres(t)
+	s := db.setup("--idle", "500ms")
 	if how == "--user" {
 		s.flags = append(s.flags, "--user", "postgres")
-	} else {
-		s.args = append(append(asPostgres, s.program), s.args...)
-		s.program = "setpriv"
+		s.program, s.args = filepath.Join(db.bin, "postgres"), db.args()
 	}
 	p := run(t, s)
 	to := []string{"-h", "127.0.0.1", "-p", p.port(), "-U", "postgres"}
