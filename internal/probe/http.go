@@ -181,6 +181,9 @@ func (h *HTTP) connect(ctx context.Context, end time.Time) (net.Conn, error) {
 		}
 		failed = err
 	}
+	if errors.Is(failed, context.DeadlineExceeded) {
+		<-ctx.Done() // the dialer keeps to the deadline by a clock of its own
+	}
 	if ctx.Err() != nil {
 		failed = context.Cause(ctx)
 	}

@@ -97,8 +97,8 @@ func TestHTTPIsReadyWhenTheAnswerIsGood(t *testing.T) {
 			}
 			continue
 		}
-		err := waitFor(t, h, 5*short)
-		if !errors.Is(err, errOver) || !strings.Contains(err.Error(), u+"/health answers "+status(code)) || asked.Load() < 3 {
+		err := waitFor(t, h, 10*short)
+		if !errors.Is(err, errOver) || !strings.Contains(err.Error(), u+"/health answers "+status(code)) || asked.Load() < 2 {
 			t.Errorf("status %d: %v after %d requests", code, err, asked.Load())
 		}
 	}
