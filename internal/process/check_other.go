@@ -17,7 +17,7 @@ func (l *life) runCheck(ctx context.Context, c Check) (checked, error) {
 	cmd.Args, cmd.Dir, cmd.Env = c.Args, l.res.cmd.Dir, l.cmd.Env
 	cmd.Stdout = tailWriter{&last}
 	cmd.Stderr = cmd.Stdout
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = l.res.cmd.sysAttr()
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 	if err := cmd.Start(); err != nil {
