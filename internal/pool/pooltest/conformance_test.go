@@ -285,8 +285,6 @@ func (s startFunc) Start(ctx context.Context, gen uint64) (pool.Life, error) {
 // The fake's own account finds a user who does not wait for the end of a life.
 func TestFakeFindsBrokenRules(t *testing.T) {
 	ctx := context.Background()
-	ended, cancel := context.WithCancel(ctx)
-	cancel()
 	tests := []struct {
 		rule string
 		use  func(r *Resource)
@@ -302,7 +300,6 @@ func TestFakeFindsBrokenRules(t *testing.T) {
 				r.Last().End(pool.Exit{})
 			}
 		}},
-		{"with a context that has ended", func(r *Resource) { r.Start(ended, 1) }},
 		{"while another start is under way", func(r *Resource) {
 			r.SetScript(Script{Spawn: time.Second})
 			together(2, func(i int) { r.Start(ctx, uint64(i+1)) })
@@ -318,5 +315,20 @@ func TestFakeFindsBrokenRules(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A context may end while a start is on its way: it then fails, and nothing of
+// it exists, as with the real ones.
+func TestFakeStartsNothingLate(t *testing.T) {
+	why := errors.New("the reason")
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(why)
+	r := &Resource{}
+	if l, err := r.Start(ctx, 1); l != nil || !errors.Is(err, why) || r.Last() != nil {
+		t.Errorf("life %v, error %v", l, err)
+	}
+	if err := r.Err(); err != nil || r.Starting() {
+		t.Errorf("broken rules: %v; starting: %v", err, r.Starting())
 	}
 }

@@ -74,15 +74,20 @@ func (r *Resource) SetScripts(script func(gen uint64) Script) {
 	r.script = script
 }
 
-// Start begins a life. It fails as the script says.
+// Start begins a life. It fails as the script says, and when ctx has ended
+// before: whoever calls it cannot know that of a context that others end.
 func (r *Resource) Start(ctx context.Context, gen uint64) (pool.Life, error) {
-	s := r.begin(ctx, gen)
-	if s.Spawn > 0 {
+	s := r.begin(gen)
+	late := context.Cause(ctx)
+	if s.Spawn > 0 && late == nil {
 		<-time.After(s.Spawn)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.starting--
+	if late != nil {
+		return nil, late
+	}
 	if s.SpawnError != nil {
 		return nil, s.SpawnError
 	}
@@ -93,7 +98,7 @@ func (r *Resource) Start(ctx context.Context, gen uint64) (pool.Life, error) {
 }
 
 // begin checks what must be true when Start is called.
-func (r *Resource) begin(ctx context.Context, gen uint64) Script {
+func (r *Resource) begin(gen uint64) Script {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.starting > 0 {
@@ -106,9 +111,6 @@ func (r *Resource) begin(ctx context.Context, gen uint64) Script {
 	}
 	if r.starts++; uint64(r.starts) > gen {
 		r.faultLocked("start %d is call %d: a generation was started twice", gen, r.starts)
-	}
-	if err := ctx.Err(); err != nil {
-		r.faultLocked("start %d with a context that has ended: %v", gen, err)
 	}
 	r.starting++
 	if r.script == nil {
