@@ -220,14 +220,14 @@ func explainPrefix(s string) error {
 		return fmt.Errorf("%q: for everybody write 0.0.0.0/0,::/0", s)
 	case strings.EqualFold(s, "localhost"):
 		return fmt.Errorf("%q is a name: write 127.0.0.0/8,::1", s)
-	case found && isDecimalMask(bits):
+	case found && isIPv4(host) && isIPv4(bits):
 		return fmt.Errorf("%q: write the mask as a number of bits, such as %s/24", s, host)
 	}
 	return fmt.Errorf("%q is not a network: write for example 10.0.0.0/8, 192.168.1.7 or 2001:db8::/32", s)
 }
 
-// isDecimalMask is true for a mask such as 255.255.255.0.
-func isDecimalMask(s string) bool {
+// isIPv4 is true for addresses, and for masks such as 255.255.255.0.
+func isIPv4(s string) bool {
 	ip, err := netip.ParseAddr(s)
 	return err == nil && ip.Is4()
 }

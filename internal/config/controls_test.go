@@ -72,6 +72,7 @@ func TestParsePrefixes_SaysWhatWouldBeRight(t *testing.T) {
 		"10.0.0.7/8":             "write 10.0.0.0/8 for the network, or 10.0.0.7 for the address alone",
 		"10.0.0.0/255.0.0.0":     "write the mask as a number of bits, such as 10.0.0.0/24",
 		"10.0.0.0/33":            "is not a network",
+		"x\x9b/255.0.0.0":        `"x\x9b/255.0.0.0" is not a network`,
 		"fe80::1%eth0":           "a network has no zone: write fe80::1",
 		"::ffff:10.0.0.0/104":    "write 10.0.0.0/8",
 		"localhost":              "write 127.0.0.0/8,::1",
