@@ -49,7 +49,7 @@ func (w *watch) giveUp(ctx context.Context) error {
 func (w *watch) lastDoubt() *StrangerError {
 	all, _ := w.scene.find() // what cannot be seen raises no doubt
 	for _, f := range all {
-		if theirs := w.listen.notOurs(w.scene.group(f), w.tree); theirs != nil {
+		if theirs, err := w.listen.notOurs(w.scene.group(f), w.tree); theirs != nil && err == nil {
 			return newStranger(f.addr(), *theirs)
 		}
 	}

@@ -141,34 +141,44 @@ func (w *watch) look(now time.Time) (net.Addr, error) {
 		if !ok {
 			continue
 		}
-		if addr := w.judge(f, now); addr != nil {
-			return addr, nil
+		addr, err := w.judge(f, now)
+		if addr != nil || err != nil {
+			return addr, err
 		}
 	}
 	return nil, nil
 }
 
-// judge decides whether what was found is the tree's, and returns its address then.
-func (w *watch) judge(f found, now time.Time) net.Addr {
+// judge decides whether what was found is the tree's, and returns its address
+// then. It returns an error when we lack what it takes to look: then nothing can
+// be said, neither that it is ready nor that it is a stranger.
+func (w *watch) judge(f found, now time.Time) (net.Addr, error) {
 	d := w.doubts[f.inode]
 	if d != nil && now.Before(d.next) {
-		return nil
+		return nil, nil
 	}
-	theirs := w.listen.notOurs(w.scene.group(f), w.tree)
+	theirs, err := w.listen.notOurs(w.scene.group(f), w.tree)
+	if err != nil {
+		w.cost = max(w.cost, shortPause/9) // see pause
+		return nil, err
+	}
 	if theirs == nil {
-		return f.addr()
+		return f.addr(), nil
 	}
 	if d == nil {
 		w.firstDoubt(f.inode, now)
-		return nil
+		return nil, nil
 	}
 	d.next = now.Add(d.wait)
 	d.wait = min(2*d.wait, doubtLast)
 	if w.stranger == nil || w.stranger.Addr.String() != f.addr().String() {
 		w.stranger = newStranger(f.addr(), *theirs)
 	}
-	return nil
+	return nil, nil
 }
+
+// shortPause is the time between two looks while we lack what they take.
+const shortPause = 100 * time.Millisecond
 
 func (w *watch) firstDoubt(inode uint64, now time.Time) {
 	if w.doubts == nil || len(w.doubts) >= doubtsKept {
@@ -179,35 +189,49 @@ func (w *watch) firstDoubt(inode uint64, now time.Time) {
 
 // notOurs returns the first of the sockets that is not the tree's, nil if all
 // are: if several share an address by SO_REUSEPORT, the kernel may give a client
-// to any.
-func (l *Listen) notOurs(all []socket, tree Tree) *socket {
+// to any. The error is a shortage that kept us from knowing.
+func (l *Listen) notOurs(all []socket, tree Tree) (*socket, error) {
 	v := lookAt(tree)
 	for i, s := range all {
 		if _, ok := v.sockets[s.inode]; ok {
 			continue
 		}
-		if !v.blind || !l.guess(s, v) {
-			return &all[i]
+		if v.short != nil {
+			return nil, v.short
+		}
+		if !v.blind {
+			return &all[i], nil
+		}
+		ours, err := l.guess(s, v)
+		if err != nil {
+			return nil, err
+		}
+		if !ours {
+			return &all[i], nil
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 // guess decides about a socket that none of the visible processes of the tree
 // holds, when others of the tree cannot be looked into. It is theirs if it was
 // not there before the spawn, was created by a user that the tree has or had,
 // and is not seen in anybody else's hands.
-func (l *Listen) guess(s socket, v sight) bool {
+func (l *Listen) guess(s socket, v sight) (bool, error) {
 	if !l.mayBeOurs(s, v) {
-		return false
+		return false, nil
 	}
-	if pid, _ := holderOf(s.inode); pid != 0 && !v.pids[pid] {
-		return false
+	pid, _, short := lookForHolder(s.inode)
+	if pid == 0 && short != nil {
+		return false, short
+	}
+	if pid != 0 && !v.pids[pid] {
+		return false, nil
 	}
 	if l.OnGuess != nil {
 		l.guessed.Do(func() { l.OnGuess(l.guessMessage(s)) })
 	}
-	return true
+	return true, nil
 }
 
 func (l *Listen) mayBeOurs(s socket, v sight) bool {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,7 +16,19 @@ import (
 type sight struct {
 	sockets map[uint64]int // inode of each socket it holds -> pid of a holder
 	blind   bool           // some process of it may not be looked into
+	short   error          // why some could not be looked into for the moment
 	pids    map[int]bool
+}
+
+// isShortage reports whether err means that we lack descriptors or memory to
+// look. It comes back by itself, and says nothing about what was looked at.
+func isShortage(err error) bool {
+	for _, e := range []syscall.Errno{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // lookAt looks into every process of a tree.
@@ -27,6 +40,10 @@ func lookAt(tree Tree) sight {
 			v.sockets[inode] = pid
 			return true
 		})
+		if isShortage(err) {
+			v.short = err
+			continue
+		}
 		v.blind = v.blind || hides(pid, err)
 	}
 	return v
@@ -125,9 +142,16 @@ func parseStatusUids(text []byte, uids map[int]bool) {
 
 // holderOf returns a process that holds the socket, 0 if none can be seen.
 func holderOf(inode uint64) (pid int, name string) {
+	pid, name, _ = lookForHolder(inode)
+	return pid, name
+}
+
+// lookForHolder is holderOf for who must know whether there was a shortage
+// that kept it from seeing everybody.
+func lookForHolder(inode uint64) (pid int, name string, short error) {
 	dir, err := os.Open("/proc")
 	if err != nil {
-		return 0, ""
+		return 0, "", shortageOf(err)
 	}
 	defer dir.Close()
 	names, _ := dir.Readdirnames(-1)
@@ -138,17 +162,27 @@ func holderOf(inode uint64) (pid int, name string) {
 		}
 		// What may not be looked into is passed over here: the caller then
 		// names the user instead.
-		_ = eachSocket(candidate, func(i uint64) bool {
+		err = eachSocket(candidate, func(i uint64) bool {
 			if i == inode {
 				pid = candidate
 			}
 			return pid == 0
 		})
 		if pid != 0 {
-			return pid, commandName(pid)
+			return pid, commandName(pid), nil
+		}
+		if short == nil {
+			short = shortageOf(err)
 		}
 	}
-	return 0, ""
+	return 0, "", short
+}
+
+func shortageOf(err error) error {
+	if isShortage(err) {
+		return err
+	}
+	return nil
 }
 
 // commandName is proc_pid_comm(5), made fit for a log line.

@@ -60,8 +60,11 @@ func zoneIndex(zone string) uint32 {
 // tcp_diag and unix_diag.
 func (l *Listen) openTables() (tables, error) {
 	nl, err := l.openNetlink()
-	if err == nil {
+	switch {
+	case err == nil:
 		return nl, nil
+	case isShortage(err): // it may well be had in a moment
+		return nil, fmt.Errorf("read the kernel's tables of listening sockets: %w", err)
 	}
 	var proc procTables
 	ask := func() ([]socket, error) { return proc.listeners(0) }

@@ -17,7 +17,9 @@ const stateEstablished = 1
 //
 // known is false where that cannot be found out: nc is no TCP connection, its
 // other end is on another machine or in another network namespace or gone, or
-// waits for the first bytes before it shows (TCP_DEFER_ACCEPT in tcp(7)).
+// waits for the first bytes before it shows (TCP_DEFER_ACCEPT in tcp(7)). Where we
+// lack a descriptor to find it out, the connection counts as not taken yet: asking
+// again will tell.
 func Taken(nc net.Conn) (taken, known bool) {
 	ours, ok := tcpAddr(nc.LocalAddr())
 	theirs, fine := tcpAddr(nc.RemoteAddr())
@@ -26,7 +28,7 @@ func Taken(nc net.Conn) (taken, known bool) {
 	}
 	t, err := openNetlink()
 	if err != nil {
-		return false, false
+		return false, isShortage(err)
 	}
 	defer t.close()
 	family := uint8(unix.AF_INET)

@@ -51,7 +51,7 @@ func conforms(t *testing.T, maker func(r *rig) func(pooltest.Behaviour) pool.Res
 		r := newRig(t)
 		return pooltest.Harness{
 			Make: maker(r),
-			End:  func(l pool.Life) { _ = syscall.Kill(l.(*life).Pid(), syscall.SIGUSR1) },
+			End:  func(l pool.Life) { r.askToEnd(l.(*life).Pid()) },
 			Alive: func(l pool.Life) bool {
 				_, exists := readProc(l.(*life).Pid())
 				return exists || slices.ContainsFunc(bearers(r.token), func(pid int) bool {
@@ -78,6 +78,15 @@ func (r *rig) behave(b pooltest.Behaviour) pool.Resource {
 		cmd.Path = "/no/such/program"
 	}
 	return NewResource(r.host, cmd, fakeProber{wait: r.untilPrinted}, nil)
+}
+
+// askToEnd asks once the child listens to signals, which it says: before that
+// the Go runtime would throw the signal away.
+func (r *rig) askToEnd(pid int) {
+	eventually(r.t, "the child listens to signals", func() bool {
+		return !isAlive(pid) || slices.Contains(append(r.out.numbers("ready"), r.out.numbers("never")...), pid)
+	})
+	_ = syscall.Kill(pid, syscall.SIGUSR1)
 }
 
 // untilPrinted waits until the child said that it is ready.

@@ -86,6 +86,8 @@ func NewHost(opts Options) (*Host, error) {
 		hostTaken.Store(false)
 		return nil, err
 	}
+	warmThreads()
+	spare.open(reserveSize)
 	go h.serve()
 	return h, nil
 }
@@ -152,6 +154,7 @@ func (h *Host) serve() {
 		signal.Stop(h.sigchld)
 		signal.Stop(h.sigpipe)
 		h.again.Stop()
+		spare.close()
 		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, uintptr(h.reaper), 0, 0, 0)
 		hostTaken.Store(false)
 		close(h.done)
@@ -297,8 +300,12 @@ func (h *Host) hidden(visit func(pid int)) (n int) {
 			return
 		}
 		for _, pid := range childrenOf(h.self.pid) {
+			blind := spare.misses.Load()
 			if _, visible := readProc(pid); visible || h.owns(pid) {
 				continue
+			}
+			if blind != spare.misses.Load() {
+				continue // it was not looked at
 			}
 			n++
 			visit(pid)

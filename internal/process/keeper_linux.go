@@ -14,6 +14,10 @@ import (
 // keeperPause is the least time between two keepers of one life.
 const keeperPause = time.Second
 
+// keeperNeeds is how many descriptors a keeper's start takes at once: its pipe,
+// /dev/null, the spawn's own pipe and pidfd.
+const keeperNeeds = 6
+
 // keeperExe is this program, also after its file was replaced or removed.
 const keeperExe = "/proc/self/exe"
 
@@ -36,12 +40,17 @@ func (l *life) guard() {
 			l.res.log.Warn(msg, "service", l.res.cmd.Service, "pid", l.Pid(), "err", err)
 		}
 	}
+	short := shortPauseMin
 	for first := true; ; first = false {
 		pause := time.NewTimer(keeperPause)
 		if first {
 			pause.Reset(0) // one that is killed early is replaced at once
 		}
 		k, err := l.startKeeper()
+		if err != nil && isShortage(err) {
+			pause.Reset(short) // it comes back by itself
+			short = min(2*short, shortPauseMax)
+		}
 		if err != nil {
 			warn("no keeper for the child: if tiproxy is killed, parts of its tree may survive", err)
 		} else if !l.watch(k) {
@@ -116,6 +125,7 @@ func (l *life) toldKeeper(k *keeper) {
 // startKeeper: its stdin is the pipe, its stderr ours, its session its own, so
 // that no signal to a terminal's or our group ends it.
 func (l *life) startKeeper() (*keeper, error) {
+	defer spare.ensure(keeperNeeds)()
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
 		return nil, os.NewSyscallError("pipe2", err)

@@ -17,6 +17,10 @@ import (
 // wrote last has been carried.
 const settleTime = 50 * time.Millisecond
 
+// probeNeeds is how many descriptors the question whether a child is ready takes
+// at once: a netlink socket, a directory of /proc, a file of the tree.
+const probeNeeds = 4
+
 // life is one run of a child. Its goroutines: monitor, which waits for the
 // child's end; guard, which keeps a keeper; two copiers; the notifier's, if
 // there is one; carryCheck beside a check; and, once a stop was asked for, halt.
@@ -76,6 +80,7 @@ func (l *life) Ready(ctx context.Context) (net.Addr, error) {
 	defer cancel(nil)
 	unhook := context.AfterFunc(l.alive, func() { cancel(errEnded) })
 	defer unhook()
+	defer spare.ensure(probeNeeds)()
 	addr, err := l.gates.ready(wait, l.res.prober, l.tree)
 	if l.alive.Err() == nil {
 		if err == nil {
@@ -188,9 +193,11 @@ func endingOf(info *unix.Siginfo) ending {
 // anyLeft tells whether others of the tree live, once the child itself has
 // ended. Nobody is a verdict that must be right, and one look at a process table
 // that changes under it can miss somebody, so nobody has to be seen twice.
+// Who cannot look must take it that somebody is there.
 func (l *life) anyLeft() bool {
 	for range 2 {
-		if len(l.tree.members()) > 0 || l.res.host.hidden(func(int) {}) > 0 {
+		found, whole := l.tree.look()
+		if len(found) > 0 || !whole || l.res.host.hidden(func(int) {}) > 0 {
 			return true
 		}
 	}
@@ -214,6 +221,7 @@ func (l *life) settle() {
 // finish takes leave of a tree of which only the child's zombie is left. The
 // writers promised not to block; one that does anyway is not waited for long.
 func (l *life) finish() {
+	defer spare.refill() // with the descriptors of this life
 	l.endChecks(0)
 	l.res.host.bury(l.Pid())
 	l.tree.drop()

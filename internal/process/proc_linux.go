@@ -78,7 +78,7 @@ func atoi(b []byte) int {
 // Without the poller and without allocations, unlike os.ReadFile: a scan reads
 // as many files as there are processes.
 func readFile(path string, buf []byte) int {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	fd, err := openFile(path)
 	if err != nil {
 		return 0
 	}
@@ -122,10 +122,11 @@ func allProcs() []proc {
 }
 
 func numericNames(dir string) []int {
-	f, err := os.Open(dir)
+	fd, err := openFile(dir)
 	if err != nil {
 		return nil
 	}
+	f := os.NewFile(uintptr(fd), dir)
 	defer f.Close()
 	names, _ := f.Readdirnames(-1)
 	nums := make([]int, 0, len(names))
@@ -194,6 +195,7 @@ func parseUID(status []byte) (int, bool) {
 // and the start time proves that it is the right one (pidfd_open(2),
 // pidfd_send_signal(2)). A process that is gone is no error. On kernels before
 // 5.3, and where a filter forbids it, kill(2) right after the check has to do.
+// It returns EMFILE when the process could not be looked at.
 func signalProc(id ident, sig unix.Signal) error {
 	fd, err := unix.PidfdOpen(id.pid, 0)
 	switch err {
@@ -202,7 +204,11 @@ func signalProc(id ident, sig unix.Signal) error {
 	case unix.ESRCH:
 		return nil
 	}
+	blind := spare.misses.Load()
 	if p, ok := readProc(id.pid); !ok || p.start != id.start {
+		if !ok && blind != spare.misses.Load() {
+			return unix.EMFILE
+		}
 		return nil
 	}
 	if err == nil {

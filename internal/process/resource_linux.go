@@ -11,10 +11,12 @@ import (
 	"tiproxy/internal/pool"
 )
 
-// Start spawns the child and its keeper. It returns the prober's error when that
-// sees no sense in a start, ErrHostClosed, or the kernel's error with a hint.
-func (r *Resource) Start(ctx context.Context, gen uint64) (pool.Life, error) {
+// start is Start without the patience for shortages.
+func (r *Resource) start(ctx context.Context, gen uint64) (*life, error) {
 	if err := r.prober.Before(ctx); err != nil {
+		if isShortage(err) {
+			err = startError(&r.cmd, err)
+		}
 		return nil, err
 	}
 	if ctx.Err() != nil {
@@ -46,7 +48,15 @@ func (r *Resource) spawn(mark string) (*life, error) {
 		notify.drop()
 		return nil, startError(&r.cmd, err)
 	}
-	return r.live(pid, mark, &pipes, notify), nil
+	l, err := r.live(pid, mark, &pipes, notify)
+	if err != nil {
+		_ = unix.Kill(-pid, unix.SIGKILL)
+		r.host.bury(pid)
+		pipes.closeOurSide()
+		notify.drop()
+		return nil, startError(&r.cmd, err)
+	}
+	return l, nil
 }
 
 // notifier is whom the child notifies, nil if nobody waits for that.
@@ -79,8 +89,13 @@ func (r *Resource) attr(p *pipes, mark string, notify *notifier) *syscall.ProcAt
 	}
 }
 
-func (r *Resource) live(pid int, mark string, p *pipes, notify *notifier) *life {
+// live makes a life of a child that was started. The error is a shortage.
+func (r *Resource) live(pid int, mark string, p *pipes, notify *notifier) (*life, error) {
+	blind := spare.misses.Load()
 	head, ok := readProc(pid) // it is unreaped, so it is there
+	if !ok && blind != spare.misses.Load() {
+		return nil, errUnseen
+	}
 	if !ok {
 		head = proc{ident: ident{pid: pid}}
 	}
@@ -111,7 +126,7 @@ func (r *Resource) live(pid int, mark string, p *pipes, notify *notifier) *life 
 	tapLines(lines, l.out)
 	l.gates = l.gatesOf(&r.cmd.Gates, lines, notify.gates()...)
 	l.run()
-	return l
+	return l, nil
 }
 
 // run starts what follows a child, guard excepted.

@@ -102,9 +102,11 @@ func (s *stop) ask(left []proc) {
 		if s.asked[p.ident] {
 			continue
 		}
+		if s.send(p.ident, s.life.res.cmd.StopSignal) == unix.EMFILE {
+			continue // the next look asks it
+		}
 		s.asked[p.ident] = true
-		s.send(p.ident, s.life.res.cmd.StopSignal)
-		s.send(p.ident, unix.SIGCONT)
+		_ = s.send(p.ident, unix.SIGCONT)
 	}
 }
 
@@ -149,7 +151,7 @@ func (s *stop) askHidden(pid int) {
 func (s *stop) kill(left []proc) {
 	s.note(unix.Kill(-s.life.Pid(), unix.SIGKILL))
 	for _, p := range left {
-		s.send(p.ident, unix.SIGKILL)
+		_ = s.send(p.ident, unix.SIGKILL)
 	}
 	s.life.res.host.hidden(func(pid int) { s.note(unix.Kill(pid, unix.SIGKILL)) })
 	if now := time.Now(); now.After(s.nag) {
@@ -165,10 +167,14 @@ func (s *stop) complain(left []proc) {
 		"service", s.life.res.cmd.Service, "pids", pidsOf(left), "err", s.failed)
 }
 
-func (s *stop) send(id ident, sig unix.Signal) { s.note(signalProc(id, sig)) }
+func (s *stop) send(id ident, sig unix.Signal) error {
+	err := signalProc(id, sig)
+	s.note(err)
+	return err
+}
 
 func (s *stop) note(err error) {
-	if err == nil || err == unix.ESRCH {
+	if err == nil || err == unix.ESRCH || err == unix.EMFILE {
 		return
 	}
 	if s.failed == nil {

@@ -43,6 +43,14 @@ func (t *tree) drop() {
 	t.host.mu.Unlock()
 }
 
+// look is members, and whether the whole process table could be read: without
+// a descriptor it cannot, and nobody may conclude that somebody is gone.
+func (t *tree) look() (found []proc, whole bool) {
+	blind := spare.misses.Load()
+	found = t.members()
+	return found, blind == spare.misses.Load()
+}
+
 // members returns the living members, parents before children. It reads the
 // whole process table.
 func (t *tree) members() []proc {
@@ -240,6 +248,16 @@ func (t *tree) unsent(sent map[ident]bool) []ident {
 // Pids lists the tree's processes for a probe: cheaply, by the kernel's lists of
 // children, which may miss somebody for a moment. The probe asks again.
 func (t *tree) Pids() []int {
+	for range 3 {
+		blind := spare.misses.Load()
+		if pids := t.pids(); blind == spare.misses.Load() {
+			return pids
+		}
+	}
+	return t.pids()
+}
+
+func (t *tree) pids() []int {
 	if !listsChildren() {
 		pids := []int{t.head.pid} // also where there is no /proc to show it
 		for _, p := range t.members() {

@@ -37,6 +37,7 @@ func (s *Server) Serve(l net.Listener) error {
 		if !s.makeRoom(&full) {
 			return nil
 		}
+		s.heedLimit(&shortage)
 		nc, err := l.Accept()
 		if err == nil {
 			shortage.over()
@@ -49,7 +50,7 @@ func (s *Server) Serve(l net.Listener) error {
 		case s.isDraining():
 			return nil
 		case scarce(err):
-			s.pause(shortage.begin(err))
+			s.awaitRoom(&shortage, err)
 		case !fleeting(err):
 			return fmt.Errorf("accept on %s: %w", l.Addr(), err)
 		}

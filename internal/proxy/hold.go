@@ -26,6 +26,7 @@ var (
 	errEarlyReset = errors.New("connection reset before a byte was moved")
 	errNotTaken   = errors.New("connection not taken from the backlog yet")
 	errNoUse      = errors.New("this life of the child takes no connection")
+	errEnded      = errors.New("the child has ended")
 )
 
 // patience is how long, and how often, a client is tried with a child that
@@ -35,6 +36,7 @@ type patience struct {
 	until time.Time     // when the client is given up; zero: never
 	next  time.Time     // no dial before
 	pause time.Duration // between the last dial and next
+	short bool          // it was not the child that made the last dial fail
 }
 
 // refused notes that a dial failed. Readiness and refusal may contradict each
@@ -50,7 +52,7 @@ func (p *patience) refused(err error, hold time.Duration) {
 }
 
 // forget lets the next life be dialed at once. The time it all may take stays.
-func (p *patience) forget() { p.pause, p.next = 0, time.Time{} }
+func (p *patience) forget() { p.pause, p.next, p.short = 0, time.Time{}, false }
 
 // connect returns a connection to a child that takes one, and holds the client
 // until there is one. The lease is held then.
@@ -89,7 +91,7 @@ func (c *conn) connectFast() net.Conn {
 	}
 	var up net.Conn
 	if err == nil {
-		up, err = dial(c.srv.held, addr, fastDial)
+		up, err = c.srv.dialChild(c.srv.held, addr, fastDial)
 	}
 	if err == nil && careful {
 		err = c.takenSoon(l, up)
@@ -171,7 +173,7 @@ func (c *conn) dialHeld(ctx context.Context, l *pool.Lease) (net.Conn, error) {
 		c.release()
 		return nil, errNoUse
 	}
-	return dial(ctx, addr, slowDial)
+	return c.srv.dialChild(ctx, addr, slowDial)
 }
 
 // hourglass ends the wait of a client that was held for too long.
@@ -213,6 +215,12 @@ func (c *conn) wakeHeld(until time.Time) {
 // this client before, that is when the life is ready again, and not too soon
 // after the last try. An error means that the life is no use, or that ctx ended.
 func (c *conn) takesConnections(ctx context.Context, l *pool.Lease) (net.Addr, error) {
+	if c.patience.short {
+		if err := c.awaitMeans(ctx, l); err != nil {
+			return nil, err
+		}
+		return c.firstLook(ctx, l)
+	}
 	if c.patience.next.IsZero() {
 		return c.firstLook(ctx, l)
 	}
@@ -227,7 +235,7 @@ func (c *conn) takesConnections(ctx context.Context, l *pool.Lease) (net.Addr, e
 		return nil, ctx.Err()
 	case <-l.Done():
 		c.patience.forget()
-		return nil, errors.New("the child has ended")
+		return nil, errEnded
 	case <-pause.C:
 		return addr, notReady
 	}
@@ -240,7 +248,7 @@ func (c *conn) firstLook(ctx context.Context, l *pool.Lease) (net.Addr, error) {
 	}
 	addr, err := c.stillListens(ctx, l)
 	if err != nil {
-		c.patience.refused(err, c.srv.cfg.Hold)
+		c.blame(err)
 	}
 	return addr, err
 }
@@ -250,8 +258,10 @@ func (c *conn) firstLook(ctx context.Context, l *pool.Lease) (net.Addr, error) {
 func (c *conn) failed(up net.Conn, err error) {
 	closeIfAny(up)
 	if err != nil {
-		c.srv.trust.doubt()
-		c.patience.refused(err, c.srv.cfg.Hold)
+		if !outOfMeans(err) {
+			c.srv.trust.doubt()
+		}
+		c.blame(err)
 	}
 	l := c.held()
 	if over(l) {

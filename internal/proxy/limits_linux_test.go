@@ -24,9 +24,7 @@ func TestNoDescriptorsLeft(t *testing.T) {
 	eat := exhaust(t)
 	clients := make([]peer, 3)
 	for i := range clients {
-		eat.spare(1) // for the client's own end
-		clients[i] = connect(t, h.addr)
-		eat.fill()
+		clients[i] = eat.connect(h.addr)
 	}
 	eventually(t, "accept fails", func() bool { return h.logs.count("accept paused") == 1 })
 	// Time passes at the limit: the open connection is served all along.
@@ -88,6 +86,22 @@ func (e *eater) spare(n int) {
 		unix.Close(e.held[last])
 		e.held = e.held[:last]
 	}
+}
+
+// connect gives up descriptors until there is one for the client's own end: the
+// server may be quicker.
+func (e *eater) connect(addr net.Addr) peer {
+	e.t.Helper()
+	var c net.Conn
+	eventually(e.t, "a client's own end", func() (ok bool) {
+		e.spare(1)
+		var err error
+		c, err = net.Dial(addr.Network(), addr.String())
+		return err == nil
+	})
+	e.fill()
+	e.t.Cleanup(func() { c.Close() })
+	return c.(peer)
 }
 
 func (e *eater) release() {

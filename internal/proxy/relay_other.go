@@ -13,8 +13,8 @@ import (
 // pipes stands for what only Linux has.
 type pipes struct{}
 
-func (*pipes) setLimit(int) {}
-func (*pipes) trim()        {}
+func (*pipes) setLimit(_, _ int) {}
+func (*pipes) trim()             {}
 
 // stream is a connection of which one direction can be ended.
 type stream interface {

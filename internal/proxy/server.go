@@ -77,6 +77,8 @@ type Server struct {
 	left   chan struct{}
 	counts counters
 	trust  trust
+	short  shortage // of what it takes to dial
+	room   room     // for clients
 
 	// The fields below are guarded by mu.
 	mu        sync.Mutex
@@ -101,6 +103,7 @@ func New(p Pool, cfg Config) *Server {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
+	s.short.log = s.log
 	s.slots, s.seats = newPlaces(cfg.MaxConnections), newPlaces(cfg.MaxWaiting)
 	s.sources.limit = cfg.Admission.PerSource
 	s.held, s.endHeld = context.WithCancelCause(context.Background())

@@ -30,11 +30,17 @@ type pipes struct {
 	free  []*pipe
 }
 
-// setLimit allows two descriptors for pipes per eight connections.
-func (p *pipes) setLimit(connections int) {
+// pipesLeast may always be had: their descriptors are part of spareDescriptors.
+const pipesLeast = 4
+
+// setLimit allows two descriptors for pipes per eight connections, but none
+// that as many connections as there may be could need under this limit of
+// descriptors.
+func (p *pipes) setLimit(connections, descriptors int) {
 	p.limit = pipesMost
 	if connections > 0 {
-		p.limit = min(max(connections/8, 1), pipesMost)
+		left := (descriptors - spareDescriptors - 2*connections) / 2
+		p.limit = min(max(connections/8, 1), max(left, pipesLeast), pipesMost)
 	}
 }
 

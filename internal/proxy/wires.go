@@ -44,7 +44,7 @@ func newWires(connections int) *wires {
 		abort: make(chan struct{}),
 	}
 	w.buffers.New = func() any { return new([bufferSize]byte) }
-	w.pipes.setLimit(connections)
+	w.pipes.setLimit(connections, descriptorLimit())
 	return w
 }
 
