@@ -24,6 +24,7 @@ func TestPrefix_BecomesTheServer(t *testing.T) {
 		{"prlimit", []string{"prlimit", "--nofile=512", "--core=0"}, "proc limits", []string{"Max open files 512 512", "Max core file size 0 0"}},
 		{"nice", []string{"nice", "-n", "10"}, "proc stat", nil}, // see below
 		{"ionice", []string{"ionice", "-c", "2", "-n", "7"}, "ioprio", []string{"2.7 "}},
+		{"choom", []string{"choom", "-n", "100", "--"}, "proc oom_score_adj", []string{"100"}},
 		{"setpriv no-new-privs", []string{"setpriv", "--no-new-privs"}, "status NoNewPrivs", []string{"1"}},
 		{"setpriv capabilities", []string{"setpriv", "--bounding-set=-all,+net_bind_service"}, "status CapBnd", []string{"0000000000000400"}},
 		{"setpriv user", []string{"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--pdeathsig", "keep"}, "status Uid", []string{"65534 65534 65534 65534"}},
