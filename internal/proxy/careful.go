@@ -77,9 +77,13 @@ func (s *Server) careful(l *pool.Lease) bool {
 // stillListens asks, for a moment only, whether l's child listens where it did.
 // Otherwise somebody else may have taken the place.
 func (c *conn) stillListens(ctx context.Context, l *pool.Lease) (net.Addr, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookTime)
-	defer cancel()
-	return l.Ready(ctx)
+	one := c.srv.looks.ask(c.srv.held, l)
+	select {
+	case <-one.over:
+		return one.addr, one.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // awaitTaken waits until the child has taken the connection, which is not

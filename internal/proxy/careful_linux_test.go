@@ -118,3 +118,41 @@ func TestStrangerWhoTookThePortIsNotDialed(t *testing.T) {
 		t.Errorf("%d connections were made, want 1", n)
 	}
 }
+
+// A crowd that asks at the same time shares one look, which begins after all
+// of them have asked.
+func TestCrowdSharesALook(t *testing.T) {
+	leakFree(t)
+	c := newChild(t)
+	l := c.will(newLife(listen(t, "tcp"), echo))
+	h := newHouse(t, "tcp", c, Config{})
+	client := connect(t, h.addr)
+	say(t, client, []byte("x"))
+	hear(t, client, []byte("x"))
+	lease, ok := h.pool.TryGet()
+	if !ok {
+		t.Fatal("no lease")
+	}
+	defer h.pool.Put(lease)
+
+	listens := l.busy()
+	first := h.looks.ask(t.Context(), lease)
+	await(t, "the first look has begun", l.asked)
+	shared := h.looks.ask(t.Context(), lease)
+	if shared == first {
+		t.Fatal("a look that had begun was shared")
+	}
+	for range 100 {
+		if one := h.looks.ask(t.Context(), lease); one != shared {
+			t.Fatal("somebody looks for himself")
+		}
+	}
+	listens()
+	await(t, "the look is over", shared.over)
+	if shared.err != nil || shared.addr != l.addr {
+		t.Errorf("seen: %v, %v", shared.addr, shared.err)
+	}
+	if n := len(l.asked); n != 1 {
+		t.Errorf("%d looks for a crowd", n)
+	}
+}

@@ -77,6 +77,7 @@ type Server struct {
 	left   chan struct{}
 	counts counters
 	trust  trust
+	looks  looks    // at the child, shared
 	short  shortage // of what it takes to dial
 	room   room     // for clients
 
