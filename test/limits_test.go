@@ -3,9 +3,7 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -13,7 +11,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // A plain user may have few large pipes, and more connections than that move
@@ -149,67 +146,6 @@ func setNetwork(t *testing.T, where *space, name, value string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-// All source ports to the child are in TIME_WAIT. The client is held, told when
-// its time is over, and served as soon as there is a port.
-func TestLimits_PortsRunOut(t *testing.T) {
-	t.Parallel()
-	space, dest := newNetwork(t), "127.0.0.1:3000"
-	setNetwork(t, space, "ip_local_port_range", "40000 40049")
-	setNetwork(t, space, "tcp_tw_reuse", "0")
-	const refused = "client reset: the child takes no connection"
-	p := run(t, setup{
-		space: space, bind: "127.0.0.1:4000", dest: dest, program: self, args: []string{"role", "echo", dest},
-		flags: []string{"--start-timeout", "3s"}, allow: []string{refused},
-	})
-	served, held := 0, false
-	for i := range 100 {
-		c := dialFromIn(t, space, fmt.Sprintf("127.0.1.%d:0", i+1), p.address())
-		_, err := ask(c, "hello")
-		c.Close()
-		if held = err != nil; held {
-			if !wasReset(err) {
-				t.Errorf("the client was told %v, want a reset", err)
-			}
-			break
-		}
-		served++
-	}
-	if !held {
-		t.Fatalf("%d clients were served from 50 ports", served)
-	}
-	if e := p.expect(refused); !strings.Contains(e.text("err"), "cannot assign requested address") {
-		t.Errorf("the log does not tell what is missing: %s", e.line)
-	}
-	t.Logf("%d clients were served before the ports ran out", served)
-	waits := dialFromIn(t, space, "127.0.2.1:0", p.address())
-	if _, err := io.WriteString(waits, "hello\n"); err != nil {
-		t.Fatal(err)
-	}
-	p.holdsConnections(1)
-	setNetwork(t, space, "tcp_tw_reuse", "1")
-	if answer, err := readLine(waits); !strings.HasSuffix(answer, " hello") {
-		t.Errorf("who waited got %q, %v", answer, err)
-	}
-}
-
-// dialFromIn connects to a proxy in a network from an address of the client's choice.
-func dialFromIn(t *testing.T, where *space, local, address string) (c net.Conn) {
-	t.Helper()
-	from, err := net.ResolveTCPAddr("tcp", local)
-	if err != nil {
-		t.Fatal(err)
-	}
-	where.do(func() { c, err = (&net.Dialer{LocalAddr: from}).DialContext(context.Background(), "tcp", address) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	if err := c.SetDeadline(time.Now().Add(2 * bound)); err != nil {
-		t.Fatal(err)
-	}
-	return c
 }
 
 // Many connect while tiproxy stands still: the kernel keeps them.

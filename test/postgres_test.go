@@ -5,13 +5,14 @@ package e2e
 import (
 	"errors"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
 
 // postgres is a server of its own: its data, and how to call it. PostgreSQL
-// refuses to run as root, so it is started the way its unit does: by a program
-// that changes the user and then becomes the server.
+// refuses to run as root, so it is started by a program that changes the user and
+// then becomes the server, or by tiproxy itself as that user.
 type postgres struct {
 	bin, dir, port string
 }
@@ -24,34 +25,32 @@ func newPostgres(t *testing.T) postgres {
 		t.Fatal("no /usr/lib/postgresql/*/bin/postgres: run scripts/packages.sh")
 	}
 	db := postgres{bin: filepath.Dir(found[len(found)-1]), dir: sharedDir(t), port: freePort(t)}
-	mustClient(t, "", "install", "-d", "-o", "postgres", "-m", "0700", db.data())
-	mustClient(t, "", append([]string{"setpriv"}, db.asItself(
-		"initdb", "-D", db.data(), "-U", "postgres", "-A", "trust", "--no-sync")...)...)
+	data := filepath.Join(db.dir, "data")
+	mustClient(t, "", "install", "-d", "-o", "postgres", "-m", "0700", data)
+	mustClient(t, "", append(append([]string{"setpriv"}, asPostgres...),
+		filepath.Join(db.bin, "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "--no-sync")...)
 	return db
 }
 
-func (db postgres) data() string { return filepath.Join(db.dir, "data") }
+// asPostgres are the arguments of setpriv that make it become PostgreSQL's user.
+var asPostgres = []string{"--reuid=postgres", "--regid=postgres", "--init-groups"}
 
-// asItself are the arguments of setpriv that run a program as PostgreSQL's user.
-func (db postgres) asItself(program string, args ...string) []string {
-	return append([]string{"--reuid=postgres", "--regid=postgres", "--init-groups", filepath.Join(db.bin, program)}, args...)
-}
-
-// args are the server's own.
-func (db postgres) args() []string {
-	return []string{"-D", db.data(), "-p", db.port,
-		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "log_line_prefix="}
-}
-
-func (db postgres) setup(flags ...string) setup {
-	return setup{
-		dest: "127.0.0.1:" + db.port, program: "setpriv", flags: flags, dir: db.dir,
-		args: db.asItself("postgres", db.args()...),
+// setup runs it. how is setpriv or --user.
+func (db postgres) setup(how string, flags ...string) setup {
+	s := setup{
+		dest: "127.0.0.1:" + db.port, program: filepath.Join(db.bin, "postgres"), flags: flags, dir: db.dir,
+		args: []string{"-D", filepath.Join(db.dir, "data"), "-p", db.port,
+			"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "log_line_prefix="},
 	}
+	if how == "--user" {
+		s.flags = append(s.flags, "--user", "postgres")
+		return s
+	}
+	s.args = slices.Concat(asPostgres, []string{s.program}, s.args)
+	s.program = "setpriv"
+	return s
 }
 
-// PostgreSQL may be started by a program that changes the user, or by tiproxy
-// itself as that user.
 func TestPostgres_AsItsOwnUser(t *testing.T) {
 	t.Parallel()
 	for _, how := range []string{"setpriv", "--user"} {
@@ -63,14 +62,7 @@ func TestPostgres_AsItsOwnUser(t *testing.T) {
 }
 
 func postgresAsItsOwnUser(t *testing.T, how string) {
-	t.Helper()
-	db := newPostgres(t)
-	s := db.setup("--idle", "500ms")
-	if how == "--user" {
-		s.flags = append(s.flags, "--user", "postgres")
-		s.program, s.args = filepath.Join(db.bin, "postgres"), db.args()
-	}
-	p := run(t, s)
+	p := run(t, newPostgres(t).setup(how, "--idle", "500ms"))
 	to := []string{"-h", "127.0.0.1", "-p", p.port(), "-U", "postgres"}
 	psql := func(sql string) string {
 		return askPostgres(t, append(append([]string{"psql", "-XAtq"}, to...), "-c", sql))

@@ -239,11 +239,17 @@ func TestReady_AllThatAreNamedMustHold(t *testing.T) {
 // hears "the database system is starting up".
 func TestReady_PostgresIsStarted(t *testing.T) {
 	t.Parallel()
-	for name, way := range map[string]string{"exec": "exec:pg_isready -q -h 127.0.0.1 -p PORT", "log": "log:database system is ready to accept connections", "notify": "notify"} {
-		t.Run(name, func(t *testing.T) {
+	for _, tt := range []struct{ how, way string }{
+		{"setpriv", "exec:pg_isready -q -h 127.0.0.1 -p PORT"},
+		{"--user", `exec:sh -c 'test "$(id -un)" = postgres && exec pg_isready -q -h 127.0.0.1 -p PORT'`},
+		{"setpriv", "log:database system is ready to accept connections"},
+		{"setpriv", "notify"},
+		{"--user", "notify"},
+	} {
+		t.Run(tt.how+" "+tt.way, func(t *testing.T) {
 			t.Parallel()
 			db := newPostgres(t)
-			p := run(t, db.setup("--idle", "100ms", "--ready", strings.ReplaceAll(way, "PORT", db.port)))
+			p := run(t, db.setup(tt.how, "--idle", "100ms", "--ready", strings.ReplaceAll(tt.way, "PORT", db.port)))
 			for range 3 {
 				got := mustClient(t, "", "psql", "-XAtq", "-h", "127.0.0.1", "-p", p.port(), "-U", "postgres", "-c", "SELECT 6*7")
 				if strings.TrimSpace(got) != "42" {

@@ -80,6 +80,7 @@ type Server struct {
 	looks  looks    // at the child, shared
 	short  shortage // of what it takes to dial
 	room   room     // for clients
+	limit  int      // of descriptors, at first
 
 	// The fields below are guarded by mu.
 	mu        sync.Mutex
@@ -104,7 +105,7 @@ func New(p Pool, cfg Config) *Server {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	s.short.log = s.log
+	s.short.log, s.limit = s.log, descriptorLimit()
 	s.slots, s.seats = newPlaces(cfg.MaxConnections), newPlaces(cfg.MaxWaiting)
 	s.sources.limit = cfg.Admission.PerSource
 	s.held, s.endHeld = context.WithCancelCause(context.Background())

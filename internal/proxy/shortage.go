@@ -138,12 +138,12 @@ func (s *Server) awaitRoom(e *episode, err error) {
 }
 
 // heedLimit waits while the limit of descriptors leaves no room for one more
-// connection: it may have been lowered since the number of connections was
-// checked against it (prlimit(2)). Clients that were accepted nevertheless would
-// take the descriptors with which others could be served.
+// connection, if it was lowered since the number of connections was checked
+// against it (prlimit(2)). Clients that were accepted nevertheless would take the
+// descriptors with which others could be served.
 func (s *Server) heedLimit(e *episode) {
 	waited := false
-	for s.Connections() >= mostConnections(descriptorLimit()) && !s.isDraining() {
+	for limit := descriptorLimit(); limit < s.limit && s.Connections() >= mostConnections(limit) && !s.isDraining(); limit = descriptorLimit() {
 		waited = true
 		s.pause(e.begin(syscall.EMFILE))
 	}
@@ -152,10 +152,10 @@ func (s *Server) heedLimit(e *episode) {
 	}
 }
 
-// mostConnections is how many connections package config allows under a limit
-// of descriptors, and one at least.
+// mostConnections is how many connections find both of their descriptors under a
+// limit, whatever else is open; less under a low limit, and one at least.
 func mostConnections(limit int) int {
-	return max((limit-spareDescriptors)/2, limit/8*3, 1)
+	return max((limit-spareDescriptors)/2, limit/4, 1)
 }
 
 // postpone notes that a dial failed for want of what we need ourselves.
