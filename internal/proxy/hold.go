@@ -57,6 +57,11 @@ func (p *patience) forget() { p.pause, p.next, p.short = 0, time.Time{}, false }
 // connect returns a connection to a child that takes one, and holds the client
 // until there is one. The lease is held then.
 func (c *conn) connect() (net.Conn, error) {
+	// Nothing is connected for a client that was gone before it was accepted: the
+	// child would see a connection on which nobody says anything.
+	if departed(c.client) {
+		return nil, errClientLeft
+	}
 	if c.patience.last == nil {
 		if up := c.connectFast(); up != nil {
 			return up, nil

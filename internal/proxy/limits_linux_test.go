@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -238,5 +239,39 @@ func TestResetRightAfterConnect(t *testing.T) {
 	eventually(t, "the others are forgotten", func() bool { return h.Connections() == 1 })
 	if strings.Contains(h.logs.String(), "level=WARN") {
 		t.Errorf("unexpected warning:\n%s", h.logs)
+	}
+}
+
+// A client that was gone before it was accepted reaches no child, which would
+// see a connection without a byte, and pay for it.
+func TestResetBeforeAcceptReachesNoChild(t *testing.T) {
+	leakFree(t)
+	c := newChild(t)
+	var reached atomic.Int64
+	c.will(newLife(listen(t, "tcp"), func(nc net.Conn) {
+		reached.Add(1)
+		echo(nc)
+	}))
+	h := newHouse(t, "tcp", c, Config{MaxConnections: 1})
+	first := connect(t, h.addr)
+	say(t, first, []byte("x"))
+	hear(t, first, []byte("x"))
+	const gone = 20
+	for range gone { // into the backlog: there is no room for a second one
+		nc, err := net.Dial("tcp", h.addr.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		reset(nc)
+	}
+	first.Close()
+	last := connect(t, h.addr)
+	say(t, last, []byte("y"))
+	hear(t, last, []byte("y"))
+	if n := reached.Load(); n != 2 {
+		t.Errorf("%d connections reached the child, want those of the 2 clients that were there", n)
+	}
+	if s := h.Stats(); s.ClientLeft != gone {
+		t.Errorf("%d clients were noted as gone, want %d: %+v", s.ClientLeft, gone, s)
 	}
 }
