@@ -39,7 +39,7 @@ type Host struct {
 	// Used by the thread only.
 	reaper  int                 // whether we were the reaper of orphans before
 	zombies map[ident]time.Time // of our own process group, first seen then
-	again   *time.Timer         // looks at zombies once more
+	again   *time.Timer         // looks at children once more
 
 	mu    sync.Mutex
 	own   map[int]*spawned // started by us, not yet reaped
@@ -244,8 +244,10 @@ func (h *Host) forget(pid int) {
 // reap takes the status of every dead child that is nobody's: orphans that came
 // to us, and auto ones. Each is asked for by its pid.
 func (h *Host) reap() {
-	pending := false
-	for _, pid := range h.children() {
+	blind := spare.misses.Load()
+	kids := h.children()
+	pending := blind != spare.misses.Load() // then somebody may be missing
+	for _, pid := range kids {
 		h.mu.Lock()
 		s := h.own[pid]
 		h.mu.Unlock()

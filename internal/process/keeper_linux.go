@@ -14,6 +14,10 @@ import (
 // keeperPause is the least time between two keepers of one life.
 const keeperPause = time.Second
 
+// keeperMissed is the pause between two attempts to start a keeper from which on
+// a shortage is worth a line.
+const keeperMissed = 8 * shortPauseMin
+
 // keeperNeeds is how many descriptors a keeper's start takes at once: its pipe,
 // /dev/null, the spawn's own pipe and pidfd.
 const keeperNeeds = 6
@@ -51,9 +55,11 @@ func (l *life) guard() {
 			pause.Reset(short) // it comes back by itself
 			short = min(2*short, shortPauseMax)
 		}
-		if err != nil {
+		switch {
+		case isShortage(err) && short < keeperMissed: // perhaps somebody else was quicker
+		case err != nil:
 			warn("no keeper for the child: if tiproxy is killed, parts of its tree may survive", err)
-		} else if !l.watch(k) {
+		case !l.watch(k):
 			warn("the keeper of the child ended, another one is started", nil)
 		}
 		select {

@@ -94,6 +94,18 @@ func (r *reserve) borrow(n int) {
 	r.dropLocked(n)
 }
 
+// join borrows the reserve if somebody else has: what is to be had then may be
+// nothing but that.
+func (r *reserve) join() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.borrowers == 0 {
+		return false
+	}
+	r.borrowers++
+	return true
+}
+
 func (r *reserve) giveBack() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -111,6 +123,9 @@ func (r *reserve) refill() {
 // ensure borrows the reserve unless there are n descriptors to be had without
 // it. The function it returns gives it back.
 func (r *reserve) ensure(n int) (giveBack func()) {
+	if r.join() {
+		return r.giveBack
+	}
 	fds := make([]int, 0, n)
 	for range n {
 		fd, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)

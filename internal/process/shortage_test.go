@@ -137,3 +137,26 @@ func (s *shortProber) Before(context.Context) error {
 	}
 	return nil
 }
+
+// A dead child that could not be seen for want of a descriptor is reaped when
+// there is one, though nothing tells of it again.
+func TestShortage_TheDeadAreReapedLater(t *testing.T) {
+	r := newRig(t)
+	l := r.run("wait")
+	r.out.number(t, "pid")
+	l.tree.members() // it is news, of which the keeper is told
+	eventually(t, "there is a keeper that knows the child", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.guarded > 0
+	})
+	keeper := keeperOf(r.host)
+	spare.close()
+	release := eat(t)
+	before := spare.misses.Load()
+	_ = unix.Kill(keeper, unix.SIGKILL)
+	eventually(t, "it was looked for in vain", func() bool { return spare.misses.Load() > before && unix.Kill(keeper, 0) == nil })
+	release()
+	eventually(t, "it is reaped", func() bool { return errors.Is(unix.Kill(keeper, 0), unix.ESRCH) })
+	r.stop(l)
+}
