@@ -15,12 +15,14 @@ PLATFORMS := linux/amd64 linux/arm64 darwin/arm64 freebsd/amd64
 TOOL := go tool -modfile=tools.mod
 
 CYCLES       ?= 10000
+SOAK_TIME    ?= 5m
+SOAK_SEED    ?=
 SOAK_TIMEOUT ?= 120m
 FUZZ_TIME    ?= 1m
 TEST_TIMEOUT ?= 15m
 FAULTS       ?= ^Test(Start|Readiness|Bytes|Idle|ChildDeath|Stop|SuddenDeath|Signal|Limits|Clients|Log|Container)_
 
-.PHONY: build test test-docker check demo soak faults fuzz packages clean
+.PHONY: build test test-docker check demo cycles soak faults fuzz packages clean
 
 ## build: one static binary, ./tiproxy
 build:
@@ -57,9 +59,13 @@ check:
 demo:
 	go run . demo
 
-## soak: CYCLES start/stop cycles with clients arriving at bad moments
-soak:
+## cycles: CYCLES start/stop cycles with clients arriving at bad moments
+cycles:
 	E2E_CYCLES=$(CYCLES) CGO_ENABLED=1 go test -race -count=1 -v -timeout $(SOAK_TIMEOUT) -run '^TestSoak' ./test/
+
+## soak: SOAK_TIME of clients, faults and bad links; ends with one table (root; SOAK_SEED repeats a plan)
+soak:
+	SOAK_TIME=$(SOAK_TIME) SOAK_SEED=$(SOAK_SEED) CGO_ENABLED=1 go test -race -count=1 -v -parallel 4 -timeout $(SOAK_TIMEOUT) ./test/soak/
 
 ## faults: the faults of docs/faults.md in their long forms
 faults: packages

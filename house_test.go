@@ -32,6 +32,7 @@ var arrows = map[string][]string{
 	"internal/stdio":         {},
 	"test":                   {},
 	"test/docker":            {},
+	"test/soak":              {},
 }
 
 var arrowReasons = map[string]string{
@@ -45,6 +46,7 @@ var arrowReasons = map[string]string{
 	"internal/stdio":         "output goes through it on every path, so it may depend on none",
 	"test":                   "the tests of the whole see the binary from outside, as its users do",
 	"test/docker":            "the tests of the container see what a user of docker sees",
+	"test/soak":              "the soak counts what clients lose, whatever build of the binary is between",
 }
 
 // owners says who alone may import a module from outside.
