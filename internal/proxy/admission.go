@@ -60,7 +60,7 @@ func (s *sources) enter(ip netip.Addr) bool {
 	if s.limit == 0 || !ip.IsValid() {
 		return true
 	}
-	key := network(ip, 32, 64)
+	key := network(ip, 32)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.open[key] >= s.limit {
@@ -78,7 +78,7 @@ func (s *sources) leave(ip netip.Addr) {
 	if s.limit == 0 || !ip.IsValid() {
 		return
 	}
-	key := network(ip, 32, 64)
+	key := network(ip, 32)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.open[key]--; s.open[key] <= 0 {
@@ -86,9 +86,10 @@ func (s *sources) leave(ip netip.Addr) {
 	}
 }
 
-// network returns the network of that many bits that an address belongs to.
-func network(ip netip.Addr, bits4, bits6 int) netip.Prefix {
-	bits := bits6
+// network returns the network of that many bits that an IPv4 address belongs
+// to. Of IPv6 it is always the /64, within which addresses cost nothing.
+func network(ip netip.Addr, bits4 int) netip.Prefix {
+	bits := 64
 	if ip.Is4() {
 		bits = bits4
 	}
@@ -102,7 +103,7 @@ func wakeSource(ip netip.Addr) string {
 	if !ip.IsValid() {
 		return ""
 	}
-	return network(ip, 24, 64).String()
+	return network(ip, 24).String()
 }
 
 // addrOf returns the bare IP address of a socket's peer. It is invalid where
@@ -135,7 +136,7 @@ type complaint struct {
 
 // about logs the line about a source, or keeps it back.
 func (c *complaints) about(log *slog.Logger, ip netip.Addr, msg string, args ...any) {
-	key := network(ip, 32, 64)
+	key := network(ip, 32)
 	kept, shared, speak := c.count(key, time.Now())
 	if !speak {
 		return

@@ -16,9 +16,9 @@ type told struct {
 }
 
 // newHeaderChild prepares a life that expects the header.
-func newHeaderChild(t *testing.T, c *child, seen chan<- told) *life {
+func newHeaderChild(t *testing.T, c *child, seen chan<- told) {
 	t.Helper()
-	return c.will(newLife(listen(t, "tcp"), func(nc net.Conn) {
+	c.will(newLife(listen(t, "tcp"), func(nc net.Conn) {
 		h, err := readHeader(t.Context(), nc, patient)
 		if err != nil {
 			t.Errorf("the child reads the header: %v", err)
