@@ -264,13 +264,34 @@ func (r *round) killProxy(injury) {
 	r.tally.goneAfter = max(r.tally.goneAfter, began.since())
 	if len(left) > 0 {
 		r.lose(&r.tally.processes, len(left), "%v after SIGKILL of tiproxy there are still %v", r.form.outlive, left)
+		putAway(left)
 		r.proxy.gone(bound)
 	}
 	r.restart(f)
 }
 
-// termProxy tells tiproxy to stop, now and then twice, and starts it again.
+// termProxy tells tiproxy to stop, now and then twice, and starts it again. A few
+// clients are there then that have more to say, within the drain time.
 func (r *round) termProxy(i injury) {
+	const stay = 150 * time.Millisecond
+	staying := make([]visit, 3)
+	for k := range staying {
+		staying[k] = r.probe()
+		staying[k].habit, staying[k].pause = long, stay
+		for range 3 {
+			staying[k].asks = append(staying[k].asks, staying[k].asks[0])
+		}
+	}
+	met := make(chan []outcome, 1)
+	go func() { met <- r.meet(staying) }()
+	<-time.After(2 * stay)
+	r.stopAndRestart(i)
+	for _, o := range <-met {
+		r.book(o)
+	}
+}
+
+func (r *round) stopAndRestart(i injury) {
 	f := fault{harm: proxyStopped, from: now(), hurried: i.pick%3 == 0}
 	r.proxy.tree()
 	if f.hurried {

@@ -158,6 +158,15 @@ func signalOnly(id ident, sig unix.Signal) (pidfd int, err error) {
 	return pidfd, nil
 }
 
+// putAway ends processes that should have been gone, once they are counted.
+func putAway(left []process) {
+	for _, p := range left {
+		if pidfd, err := signalOnly(p.ident, unix.SIGKILL); err == nil {
+			unix.Close(pidfd)
+		}
+	}
+}
+
 // awaitEnd waits until the process of pidfd has ended, and closes pidfd. It
 // reports false when that takes too long.
 func awaitEnd(pidfd int) bool {

@@ -228,8 +228,16 @@ func (r *round) settle() {
 	}
 }
 
-// goroutines counts them in the dump that SIGQUIT makes Go's runtime print.
-func goroutines(dump string) int { return strings.Count(dump, "\ngoroutine ") }
+// goroutines counts them in the dump that SIGQUIT makes Go's runtime print,
+// without the runtime's own, which come as the garbage collector needs them.
+func goroutines(dump string) (n int) {
+	for _, one := range strings.Split(dump, "\ngoroutine ")[1:] {
+		if !strings.Contains(one, "created by runtime.") {
+			n++
+		}
+	}
+	return n
+}
 
 // proxyEnds ends the round's tiproxy and checks how, and what it leaves.
 func (r *round) proxyEnds(sig syscall.Signal, status int) {
@@ -242,6 +250,7 @@ func (r *round) proxyEnds(sig syscall.Signal, status int) {
 	}
 	if left := p.gone(r.form.outlive); len(left) > 0 {
 		r.lose(&r.tally.processes, len(left), "tiproxy ended after %v and left %v", sig, left)
+		putAway(left)
 	}
 	streams := make(chan struct{})
 	go func() {
