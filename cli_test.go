@@ -65,6 +65,10 @@ var wrongLines = []struct {
 	{"ready pattern", join([]string{"--ready", "log:[0-9"}, both...), nil, []string{`--ready: "[0-9": missing closing ] at character 1`}},
 	{"ready by notify beside env", join([]string{"--ready", "notify", "--env", "NOTIFY_SOCKET=/x"}, both...), nil, []string{"--env: NOTIFY_SOCKET is set by tiproxy itself for --ready notify"}},
 	{"allow", join([]string{"--allow", "10.0.0.0/8", "--allow", "10.0.0.1/8"}, both...), nil, []string{`--allow: "10.0.0.1/8" has bits behind its mask`}},
+	{"empty allow", join([]string{"--allow", ""}, both...), nil, []string{"--allow has an empty place in its list"}},
+	{"empty list of trust", join([]string{"--accept-proxy-protocol="}, both...), nil, []string{"--accept-proxy-protocol has an empty place in its list"}},
+	{"empty env", join([]string{"--env", ""}, both...), nil, []string{"--env is empty: write KEY=VALUE"}},
+	{"empty ready", join([]string{"--ready", ""}, both...), nil, []string{"--ready is empty: write listen"}},
 	{"variable for deny", both, []string{"TIPROXY_DENY=10.0.0.0/8\nlocalhost"}, []string{`TIPROXY_DENY: "localhost" is a name`}},
 	{"wake-on", join([]string{"--wake-on", "byte"}, both...), nil, []string{"--wake-on: \"byte\" is not known: write connect or data"}},
 	{"wake-rate", join([]string{"--wake-rate", "5"}, both...), nil, []string{"--wake-rate: \"5\" is not a rate: write N/DURATION, for example 5/1m"}},
@@ -207,7 +211,7 @@ func TestCompletion(t *testing.T) {
 func TestArgs_ReachTheChildByteForByte(t *testing.T) {
 	t.Parallel()
 	words := []string{"demo", "--", "--help", "--dest", "-h", "help", "completion", "__complete", "", "a b", "$HOME`id`;|&*?", "line\nline", "\xff\xfe", "--idle=30", "ü"}
-	r := start(t, nil, append(serving(t, "prints"), words...)...)
+	r := start(t, nil, append(serving(t, "prints", "--env", "LINES=a\r\nb"), words...)...)
 	says(t, r.dial(), "hello")
 	var got struct{ Args, Env []string }
 	if !poll(func() bool { return json.Unmarshal([]byte(r.stdout.text()), &got) == nil }) {
@@ -215,6 +219,9 @@ func TestArgs_ReachTheChildByteForByte(t *testing.T) {
 	}
 	if !slices.Equal(got.Args, toHex(words)) {
 		t.Errorf("the child got %q, want %q", got.Args, toHex(words))
+	}
+	if !slices.Contains(got.Env, "LINES=a\r\nb") {
+		t.Errorf("the child's environment is %q", got.Env)
 	}
 	if first := r.stderr.text(); strings.Contains(first, "$HOME") {
 		t.Error("arguments are in the log")

@@ -156,7 +156,8 @@ func readValue(flags *pflag.FlagSet, name string) config.Value {
 func readList(flags *pflag.FlagSet, name string) []config.Value {
 	from, list := "--"+name, []string(nil)
 	if flags.Changed(name) {
-		list, _ = flags.GetStringArray(name)
+		// Not GetStringArray, to which one empty value is no value.
+		list = flags.Lookup(name).Value.(pflag.SliceValue).GetSlice()
 	} else if text := strings.TrimRight(os.Getenv(envName(name)), "\n"); text != "" {
 		from, list = envName(name), strings.Split(text, "\n")
 	}
