@@ -73,6 +73,7 @@ var wrongLines = []struct {
 	{"wake-on", join([]string{"--wake-on", "byte"}, both...), nil, []string{"--wake-on: \"byte\" is not known: write connect or data"}},
 	{"wake-rate", join([]string{"--wake-rate", "5"}, both...), nil, []string{"--wake-rate: \"5\" is not a rate: write N/DURATION, for example 5/1m"}},
 	{"quiet policy", join([]string{"--quiet-policy", "close"}, both...), nil, []string{"--quiet-policy is close, but nothing says when a connection is quiet: add --quiet"}},
+	{"quiet policy and a wrong time", join([]string{"--quiet", "5", "--quiet-policy", "close"}, both...), nil, []string{"--quiet: \"5\" has no unit: write 5s"}},
 	{"per source on a unix socket", join([]string{"--max-per-source", "5", "--bind", "unix:/run/x"}, both...), nil, []string{"clients of a unix socket have none (--bind unix:/run/x)"}},
 	{"PROXY version", join([]string{"--proxy-protocol", "3"}, both...), nil, []string{"--proxy-protocol: \"3\" is not known: write v1 or v2"}},
 	{"log format", join([]string{"--log-format", "xml"}, both...), nil, []string{"--log-format: \"xml\" is not known: write auto, text or json"}},
