@@ -136,6 +136,7 @@ func (c *conn) relayed(out outcome) {
 	if out.retry {
 		c.srv.trust.doubt()
 		c.patience.refused(errEarlyReset, c.srv.cfg.Hold)
+		c.rouse() // it may have been quiet, and the next relay begins anew
 		go c.serve()
 		return
 	}

@@ -245,6 +245,27 @@ func TestQuietConnectionIsRoused(t *testing.T) {
 	eventually(t, "it is gone", func() bool { return h.pool.Snapshot().Connections == 0 })
 }
 
+// A child resets a connection on which nobody has said anything. The client is
+// tried again, and from then on the connection counts like any other.
+func TestQuietConnectionCountsWhenItIsTriedAgain(t *testing.T) {
+	leakFree(t)
+	c := newChild(t)
+	served := make(chan net.Conn, 2)
+	c.will(newLife(listen(t, "tcp"), func(nc net.Conn) { served <- nc }))
+	h := newHouseOf(t, "tcp", c, Config{Quiet: Quiet{After: 10 * short}}, pool.Config{Idle: time.Hour})
+	client := connect(t, h.addr)
+	first := await(t, "the child is connected", served)
+	eventually(t, "it rests", func() bool { return h.pool.Snapshot().Resting == 1 })
+	reset(first)
+	again := await(t, "the child is connected again", served)
+	go echo(again)
+	eventually(t, "it counts while it is busy", func() bool {
+		say(t, client, []byte("x"))
+		hear(t, client, []byte("x"))
+		return h.pool.Snapshot().Resting == 0
+	})
+}
+
 // A quiet connection is ended politely on both sides, after its last byte.
 func TestQuietConnectionIsEnded(t *testing.T) {
 	leakFree(t)
