@@ -44,7 +44,6 @@ func (s *Server) Serve(l net.Listener) error {
 			s.start(nc)
 			continue
 		}
-		s.seats.free()
 		s.slots.free()
 		switch {
 		case s.isDraining():
@@ -59,7 +58,7 @@ func (s *Server) Serve(l net.Listener) error {
 
 // start serves an accepted connection in a goroutine of its own.
 func (s *Server) start(nc net.Conn) {
-	c := &conn{srv: s, client: nc, since: time.Now(), seated: true}
+	c := &conn{srv: s, client: nc, since: time.Now()}
 	if !s.add(c) {
 		c.refuse(endDrained)
 		return
@@ -68,6 +67,10 @@ func (s *Server) start(nc net.Conn) {
 		if why := c.admit(); why != "" {
 			c.complain(why)
 			c.refuse(endTurnedAway)
+			return
+		}
+		if !s.cfg.WakeOnData && c.takeSeat() != nil {
+			c.refuse(endDrained)
 			return
 		}
 	}
@@ -92,31 +95,27 @@ func (s *Server) isDraining() bool {
 	return s.draining
 }
 
-// makeRoom waits for a place, and a place to wait, for one more connection. It
-// reports false when the server drains.
+// makeRoom waits for a place for one more connection, and until there is one
+// among those who wait. It reports false when the server drains.
 func (s *Server) makeRoom(full *episode) bool {
 	if s.isDraining() {
 		return false
 	}
-	var why error
 	if !s.slots.tryTake() {
-		why = fmt.Errorf("there are --max-connections (%d)", cap(s.slots))
-		full.begin(why)
+		full.begin(fmt.Errorf("--max-connections (%d) is reached", cap(s.slots)))
 		if !s.slots.take(s.held) {
 			return false
 		}
 	}
 	if !s.seats.tryTake() {
-		why = fmt.Errorf("--max-waiting (%d) clients wait for the child", cap(s.seats))
-		full.begin(why)
+		full.begin(fmt.Errorf("--max-waiting (%d) clients wait for the child", cap(s.seats)))
 		if !s.seats.take(s.held) {
 			s.slots.free()
 			return false
 		}
 	}
-	if why == nil {
-		full.over()
-	}
+	s.seats.free() // for whoever is accepted now, unless he has to say something first
+	full.over()
 	return true
 }
 
@@ -146,6 +145,9 @@ func (p places) tryTake() bool {
 
 // take waits for a place. It reports false when ctx ends first.
 func (p places) take(ctx context.Context) bool {
+	if p.tryTake() {
+		return true
+	}
 	select {
 	case p <- struct{}{}:
 		return true

@@ -87,6 +87,18 @@ func (c *conn) reach() (net.Conn, error) {
 	}
 }
 
+// takeSeat waits for a place among those who wait for the child.
+func (c *conn) takeSeat() error {
+	if c.seated {
+		return nil
+	}
+	if !c.srv.seats.take(c.srv.held) {
+		return context.Cause(c.srv.held)
+	}
+	c.seated = true
+	return nil
+}
+
 // leaveSeat makes room for another one that waits.
 func (c *conn) leaveSeat() {
 	if c.seated {

@@ -114,6 +114,60 @@ func TestMaxWaiting(t *testing.T) {
 	if n := h.Connections(); n != 6 {
 		t.Errorf("%d connections, want all 6: those who are served do not wait", n)
 	}
+	eventually(t, "it is said that this is over, though nobody comes", func() bool { return h.logs.count("accept resumed") == 1 })
+}
+
+// Those who say nothing do not wait for the child, however many they are: they
+// keep nobody from it who does.
+func TestMaxWaitingIsNotForTheSilent(t *testing.T) {
+	leakFree(t)
+	c := newChild(t)
+	ready := c.will(newLife(listen(t, "tcp"), echo)).booting()
+	h := newHouse(t, "tcp", c, Config{MaxWaiting: 1, WakeOnData: true})
+	var silent []peer
+	for range 3 {
+		silent = append(silent, connect(t, h.addr))
+	}
+	honest := connect(t, h.addr)
+	say(t, honest, []byte("x"))
+	eventually(t, "it waits for the child", func() bool { return h.pool.Snapshot().Waiting == 1 })
+	for _, s := range silent {
+		say(t, s, []byte("y")) // no longer, and beyond the limit
+	}
+	late := connect(t, h.addr) // in the backlog
+	say(t, late, []byte("z"))
+	eventually(t, "it is said", func() bool { return h.logs.count("accept paused") == 1 })
+	if n := h.pool.Snapshot().Waiting; n != 1 {
+		t.Errorf("%d wait for the child", n)
+	}
+	ready()
+	hear(t, honest, []byte("x"))
+	for _, s := range silent {
+		hear(t, s, []byte("y"))
+	}
+	hear(t, late, []byte("z"))
+}
+
+// The end of tiproxy reaches those who would wait if there was a place.
+func TestMaxWaitingEndsWithDrain(t *testing.T) {
+	leakFree(t)
+	c := newChild(t)
+	c.will(newLife(listen(t, "tcp"), echo)).booting()
+	h := newHouse(t, "tcp", c, Config{MaxWaiting: 1, WakeOnData: true})
+	var clients []peer
+	for range 3 {
+		clients = append(clients, connect(t, h.addr))
+	}
+	eventually(t, "all are accepted", func() bool { return h.Connections() == 3 })
+	for _, client := range clients {
+		say(t, client, []byte("x"))
+	}
+	eventually(t, "one waits for the child", func() bool { return h.pool.Snapshot().Waiting == 1 })
+	h.Drain()
+	for _, client := range clients {
+		hearReset(t, client)
+	}
+	eventually(t, "they are counted", func() bool { return h.Stats().Drained == 3 })
 }
 
 // Those who wait and leave make room.

@@ -23,7 +23,9 @@ var (
 )
 
 // greet finds out who the client is, where its peer may say so, and whether it
-// is served at all, and waits for its first word where that is asked for.
+// is served at all, and waits for its first word where that is asked for. Only
+// then does the client wait for the child: those who say nothing take no place
+// away from those who do.
 func (c *conn) greet() error {
 	if c.greeted {
 		return nil
@@ -39,9 +41,11 @@ func (c *conn) greet() error {
 		}
 	}
 	if c.srv.cfg.WakeOnData {
-		return c.awaitFirstByte()
+		if err := c.awaitFirstByte(); err != nil {
+			return err
+		}
 	}
-	return nil
+	return c.takeSeat()
 }
 
 // trusted reports whether the client's peer is one that says for whom it
