@@ -89,7 +89,8 @@ func (r *headerReader) read() (header, error) {
 		}
 		// The sooner the better for somebody who sends less and waits.
 		if !mayBegin(r.buf[:r.n]) {
-			return header{}, fmt.Errorf("%w: there is none, it begins with %q", errHeaderWrong, r.buf[:r.n])
+			// What came instead is not told: it may be a client's password.
+			return header{}, fmt.Errorf("%w: there is none", errHeaderWrong)
 		}
 	}
 	if bytes.Equal(r.buf[:signature], proxyproto.SIGV2) {
@@ -116,7 +117,7 @@ func mayBegin(b []byte) bool {
 func (r *headerReader) version1() (header, error) {
 	for r.buf[r.n-1] != '\n' {
 		if r.n == v1Max {
-			return header{}, fmt.Errorf("%w: no CRLF within %d bytes of %q", errHeaderWrong, v1Max, r.buf[:r.n])
+			return header{}, fmt.Errorf("%w: no CRLF within %d bytes", errHeaderWrong, v1Max)
 		}
 		if err := r.more(r.n + 1); err != nil {
 			return header{}, err

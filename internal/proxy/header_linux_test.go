@@ -166,7 +166,7 @@ func TestTrustedPeerWithoutHeader(t *testing.T) {
 	if !isReset(err) {
 		t.Errorf("got %v, want a reset", err)
 	}
-	eventually(t, "it is said", func() bool { return h.logs.count("GET / HTTP") == 1 })
+	eventually(t, "it is said", func() bool { return h.logs.count("there is none") == 1 })
 	connect(t, h.addr).Close()
 	eventually(t, "it has left", func() bool { return h.Stats().ClientLeft == 1 })
 	waits := connect(t, h.addr)

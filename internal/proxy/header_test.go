@@ -108,9 +108,10 @@ func TestReadHeader_InSingleBytes(t *testing.T) {
 
 func TestReadHeader_SaysWhatIsWrong(t *testing.T) {
 	for _, tc := range []struct{ sent, want string }{
-		{"GET / HTTP/1.1\r\n", `wrong PROXY header: there is none, it begins with "GET / HTTP/1"`},
-		{"HELO\n", `there is none, it begins with "HELO\n"`}, // and waits
-		{"PROXY TCP5 1.2.3.4", `there is none, it begins with "PROXY TCP5 1"`},
+		{"GET / HTTP/1.1\r\n", "wrong PROXY header: there is none"},
+		{"HELO\n", "there is none"}, // and waits
+		{"AUTH hunter2\r\n", "there is none"},
+		{"PROXY TCP5 1.2.3.4", "there is none"},
 		{"PROXY \r\n", `there is none`},
 		{"PROXY TCP4 \n", "must end with"},
 		{"PROXY TCP4 1.2.3.4 1.2.3.4 1 2\n", `"PROXY TCP4 1.2.3.4 1.2.3.4 1 2\n": proxyproto: version 1 header is invalid, must end with \r\n`},
@@ -134,6 +135,9 @@ func TestReadHeader_SaysWhatIsWrong(t *testing.T) {
 		}
 		if strings.ContainsAny(err.Error(), "\r\n\x00") {
 			t.Errorf("%q: the error breaks its line: %q", tc.sent, err)
+		}
+		if strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%q: the error tells a password: %q", tc.sent, err)
 		}
 	}
 }
