@@ -22,7 +22,7 @@ FUZZ_TIME    ?= 1m
 TEST_TIMEOUT ?= 15m
 FAULTS       ?= ^Test(Start|Readiness|Bytes|Idle|ChildDeath|Stop|SuddenDeath|Signal|Limits|Clients|Log|Container)_
 
-.PHONY: build test test-docker check demo cycles soak faults fuzz packages clean
+.PHONY: build test test-docker check demo cycles soak faults fuzz compare packages clean
 
 ## build: one static binary, ./tiproxy
 build:
@@ -74,6 +74,10 @@ faults: packages
 ## fuzz: every fuzz test for FUZZ_TIME, one after the other (FUZZ=REGEXP for some of them)
 fuzz:
 	@FUZZ_TIME=$(FUZZ_TIME) scripts/fuzz.sh '$(FUZZ)'
+
+## compare: the same faults on tiproxy and on its peers; writes docs/compare.md (root, about six minutes)
+compare: packages
+	go run ./test/compare --out docs/compare.md
 
 clean:
 	rm -f tiproxy

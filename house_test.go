@@ -31,6 +31,7 @@ var arrows = map[string][]string{
 	"internal/proxy":         {"internal/pool"},
 	"internal/stdio":         {},
 	"test":                   {},
+	"test/compare":           {},
 	"test/docker":            {},
 	"test/soak":              {},
 }
@@ -45,6 +46,7 @@ var arrowReasons = map[string]string{
 	"internal/proxy":         "the proxy carries bytes for leases of the pool; it knows nothing of processes",
 	"internal/stdio":         "output goes through it on every path, so it may depend on none",
 	"test":                   "the tests of the whole see the binary from outside, as its users do",
+	"test/compare":           "the comparison sees of tiproxy what it sees of its peers: a program",
 	"test/docker":            "the tests of the container see what a user of docker sees",
 	"test/soak":              "the soak counts what clients lose, whatever build of the binary is between",
 }
