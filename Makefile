@@ -75,9 +75,9 @@ faults: packages
 fuzz:
 	@FUZZ_TIME=$(FUZZ_TIME) scripts/fuzz.sh '$(FUZZ)'
 
-## compare: the same faults on tiproxy and on its peers; writes docs/compare.md (root, about six minutes)
+## compare: the same faults on tiproxy and on its peers; writes docs/compare.md and its table into docs/faults.md (root, about six minutes)
 compare: packages
-	go run ./test/compare --out docs/compare.md
+	go run ./test/compare --out docs/compare.md --table docs/faults.md
 
 clean:
 	rm -f tiproxy

@@ -47,6 +47,7 @@ func run(words []string) int {
 // options are the words of the command line.
 type options struct {
 	out   string // the file to write, "" for none
+	table string // a file that shows the table of that one, "" for none
 	peers string // names, comma separated, "" for all
 	rows  string // numbers, comma separated, "" for all
 }
@@ -55,6 +56,7 @@ func parseOptions(words []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("compare", flag.ContinueOnError)
 	flags.StringVar(&o.out, "out", "", "also write the page to this `file`")
+	flags.StringVar(&o.table, "table", "", "with --out: also put its table into this `file`")
 	flags.StringVar(&o.peers, "peers", "", "only these, comma separated")
 	flags.StringVar(&o.rows, "rows", "", "only the faults with these numbers, comma separated")
 	if err := flags.Parse(words); err != nil {
@@ -92,7 +94,10 @@ func outside(words []string) (int, error) {
 	if err != nil || code == statusUnable || o.out == "" {
 		return code, err
 	}
-	return code, os.WriteFile(o.out, []byte(page), 0o644)
+	if err := os.WriteFile(o.out, []byte(page), 0o644); err != nil || o.table == "" {
+		return code, err
+	}
+	return code, putTable(o.table, page)
 }
 
 // runInside returns what the harness printed and its exit status.

@@ -63,6 +63,29 @@ func (p *page) markdown() string {
 	return out.String()
 }
 
+// The marks between which another page shows the table.
+const (
+	tableBegins = "<!-- the table of make compare -->\n"
+	tableEnds   = "<!-- its end -->\n"
+)
+
+// putTable replaces the table that the file shows by that of the page.
+func putTable(path, page string) error {
+	old, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	before, rest, begins := strings.Cut(string(old), tableBegins)
+	_, after, ends := strings.Cut(rest, tableEnds)
+	_, table, seen := strings.Cut(page, "\nSeen on:\n")
+	table, _, noted := strings.Cut(table, "\n## ")
+	if !begins || !ends || !seen || !noted {
+		return fmt.Errorf("%s does not mark where the table goes, or there is none on the page", path)
+	}
+	text := before + tableBegins + "\n" + strings.TrimSpace(table) + "\n\n" + tableEnds + after
+	return os.WriteFile(path, []byte(text), 0o644)
+}
+
 // heading is the beginning of a row.
 func (f fault) heading() string { return fmt.Sprintf("| %d | %s |", f.number, f.name) }
 
