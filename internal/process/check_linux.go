@@ -18,7 +18,7 @@ import (
 var errStopped = errors.New("the child is being stopped")
 
 // checkMark is the mark of a life's checks. Nothing that bears it is taken for a
-// part of the child.
+// part of the child. An orphan without any mark is the child's, not the check's.
 func checkMark(mark string) string {
 	if at := strings.LastIndexByte(mark, '@'); at >= 0 {
 		return mark[:at] + "+ready" + mark[at:]
@@ -74,7 +74,7 @@ func (l *life) reserveCheck(ctx context.Context) (gone chan struct{}, err error)
 // startCheck starts a check with everything that the child was given.
 func (l *life) startCheck(c Check) (*life, error) {
 	res := *l.res
-	res.prober, res.joined = noProber{}, true
+	res.prober, res.check = noProber{}, true
 	res.cmd.Path, res.cmd.Args = c.Path, c.Args
 	res.cmd.StopTimeout, res.cmd.Stdout, res.cmd.Stderr, res.cmd.Gates = 0, nil, nil, Gates{}
 	run, err := res.spawn(checkMark(l.tree.mark))

@@ -297,3 +297,37 @@ func TestCheck_DiesWithTheProgram(t *testing.T) {
 		})
 	}
 }
+
+// What the child puts into the background while a check runs is the child's, also
+// without the environment where the mark is: it is not ended with the check.
+func TestCheck_LeavesTheChildsOrphansAlone(t *testing.T) {
+	r := newRig(t)
+	said := filepath.Join(t.TempDir(), "said")
+	start := fifo(t)
+	daemon := strings.Join(r.self("parent", "daemon-bare", "wait", "deep"), " ")
+	cmd := r.command("/bin/sh", "-c", "read line <"+start+"; exec "+daemon+" > "+said)
+	l := r.start(r.sh(cmd, "echo go > "+start+"; until grep -q deep "+said+" && grep -q parent "+said+"; do sleep 0.02; done"))
+	limitChecks(l, patience)
+	if _, err := l.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(said)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "deep ")
+	line, _, _ := strings.Cut(rest, "\n")
+	deep := atoi([]byte(line))
+	l.mu.Lock()
+	checked := l.checked
+	l.mu.Unlock()
+	within(t, "nothing of the check is left", checked)
+	if !isAlive(deep) {
+		t.Errorf("process %d of the child was killed with the check", deep)
+	}
+	r.stop(l)
+	if isAlive(deep) {
+		t.Error("it outlives the child")
+	}
+	r.quiet()
+}

@@ -13,7 +13,7 @@ type Resource struct {
 	cmd    Command
 	prober Prober
 	log    *slog.Logger
-	joined bool // stderr goes where stdout goes, so that what came last can be told
+	check  bool // its lives are checks, see runCheck
 }
 
 var _ pool.Resource = (*Resource)(nil)

@@ -78,8 +78,8 @@ func (c *Command) sysAttr() *syscall.SysProcAttr {
 func (r *Resource) attr(p *pipes, mark string, notify *notifier) *syscall.ProcAttr {
 	env := make([]string, 0, len(r.cmd.Env)+2)
 	files := p.childSide()
-	if r.joined {
-		files[2] = files[1]
+	if r.check {
+		files[2] = files[1] // so that what came last can be told
 	}
 	return &syscall.ProcAttr{
 		Dir:   r.cmd.Dir,
@@ -115,6 +115,7 @@ func (r *Resource) live(pid int, mark string, p *pipes, notify *notifier) (*life
 
 		checked: make(chan struct{}),
 	}
+	l.tree.modest = r.check
 	close(l.checked) // nothing of a check is left
 	l.alive, l.end = context.WithCancelCause(context.Background())
 	l.asking, l.stopAsking = context.WithCancelCause(l.alive)

@@ -18,6 +18,9 @@ type tree struct {
 	host *Host
 	head ident // the child
 	mark string
+	// modest trees adopt nobody without their mark: beside a check lives the
+	// child, whose orphans must not be taken for the check's and killed with it.
+	modest bool
 
 	// news gets a value when members were seen for the first time.
 	news chan struct{}
@@ -126,7 +129,7 @@ func (t *tree) adopts(p proc) bool {
 		return true
 	}
 	_, giver, marked := parseMark(mark)
-	if marked && giver == t.host.self.ident {
+	if t.modest || marked && giver == t.host.self.ident {
 		return false
 	}
 	if t.host.ownGroup(p) || t.host.claimed(p, t) {
