@@ -71,8 +71,13 @@ func (l *life) reserveCheck(ctx context.Context) (gone chan struct{}, err error)
 	return l.checked, nil
 }
 
+// checkNeeds is how many descriptors the start of a check takes at once: /dev/null,
+// two output pipes, the pipe and pidfd of the spawn, a file of /proc.
+const checkNeeds = 9
+
 // startCheck starts a check with everything that the child was given.
 func (l *life) startCheck(c Check) (*life, error) {
+	defer spare.ensure(checkNeeds)()
 	res := *l.res
 	res.prober, res.check = noProber{}, true
 	res.cmd.Path, res.cmd.Args = c.Path, c.Args

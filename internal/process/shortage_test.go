@@ -65,6 +65,32 @@ func TestShortage_ReserveIsEnoughForALife(t *testing.T) {
 	r.quiet()
 }
 
+// Where a few descriptors are left, enough to look at the child, a check is
+// started with the reserve.
+func TestShortage_ReserveIsEnoughForACheck(t *testing.T) {
+	r := newRig(t)
+	l := r.start(r.sh(r.child(), "exit 0"))
+	r.out.number(t, "pid")
+	eventually(t, "there is a keeper", func() bool { return keeperOf(r.host) != 0 })
+	release := eat(t)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	limit.Cur += probeNeeds
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if _, err := l.Ready(ctx); err != nil {
+		t.Errorf("Ready = %v", err)
+	}
+	r.stop(l)
+	release()
+	r.quiet()
+}
+
 func heldBySpare() int {
 	spare.mu.Lock()
 	defer spare.mu.Unlock()
