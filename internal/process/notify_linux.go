@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -82,11 +83,19 @@ func (n *notifier) drop() {
 	}
 }
 
-// end makes run return.
+// end makes run return. It does not wait long for a descriptor that was sent and
+// cannot be closed: of a file system that does not answer, say (close(2)).
 func (n *notifier) end() {
-	if n != nil {
-		n.conn.Close()
-		<-n.done
+	if n == nil {
+		return
+	}
+	n.conn.Close()
+	limit := time.NewTimer(time.Second)
+	defer limit.Stop()
+	select {
+	case <-n.done:
+	case <-limit.C:
+		n.log.Warn("a descriptor that came with a notification cannot be closed")
 	}
 }
 
@@ -111,9 +120,17 @@ func (n *notifier) run(tree *tree) {
 		}
 		// Only now: with BARRIER=1 comes a descriptor for whose end the sender
 		// waits, and while it waits it can be judged.
-		for _, fd := range fds {
-			unix.Close(fd)
-		}
+		letGo(fds)
+	}
+}
+
+// letGo closes descriptors that anybody may have sent. The last one of a socket
+// would be waited for until its peer has taken everything, if the sender has
+// asked for that (SO_LINGER in socket(7)).
+func letGo(fds []int) {
+	for _, fd := range fds {
+		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{}) // fails for what is no socket
+		unix.Close(fd)
 	}
 }
 

@@ -195,6 +195,62 @@ func TestNotify_SenderThatIsGone(t *testing.T) {
 	}
 }
 
+// A stranger sends a socket whose last descriptor is closed when its peer has
+// read everything, which is never. Nothing waits for that.
+func TestNotify_NoDescriptorHoldsItUp(t *testing.T) {
+	r := newRig(t)
+	n, err := newNotifier(slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := &life{notify: n}
+	fd := lingering(t)
+	send(t, to, "STATUS=take this", fd)
+	unix.Close(fd) // the message has the last one now
+	go n.run(r.run("wait").tree)
+	barrier(t, to, "BARRIER=1")
+	n.end()
+}
+
+// lingering makes a connected socket with bytes that its peer does not read.
+func lingering(t *testing.T) (fd int) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	addr := &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: l.Addr().(*net.TCPAddr).Port}
+	if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(unix.Connect(fd, addr), unix.SetNonblock(fd, true)); err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		_, err = unix.Write(fd, make([]byte, 1<<16))
+	}
+	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 3600}); err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
+// The end of a life does not wait for somebody who cannot go on.
+func TestNotify_EndIsBounded(t *testing.T) {
+	said := &sink{}
+	n, err := newNotifier(slog.New(slog.NewTextHandler(said, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { defer close(ended); n.end() }() // though run never returns
+	within(t, "the end", ended)
+	if !strings.Contains(said.String(), "cannot be closed") {
+		t.Errorf("said %q", said)
+	}
+}
+
 // The address stays for the life, for those who go on notifying, and no longer.
 func TestNotify_AddressLastsAsLongAsTheLife(t *testing.T) {
 	r := newRig(t)
