@@ -108,9 +108,9 @@ func TestReady_StartTimeoutSaysWhatIsMissing(t *testing.T) {
 		"exec, fails":   {`exec:sh -c "echo no response; exit 2"`, `exec:sh ended with exit status 2: "no response"`},
 		"exec, hangs":   {`exec:sh -c "echo asking; sleep 1000 & sleep 1000"`, `exec:sh has not ended yet: "asking"`},
 		"exec, no luck": {"exec:false", "exec:false ended with exit status 1"},
-		"log":           {"log:^ready for [a-z]+$", `no line of its output matches "^ready for [a-z]+$" yet`},
+		"log":           {"log:^ready for [a-z]+$", `no complete line of its output matches "^ready for [a-z]+$" yet`},
 		"notify":        {"notify", "no READY=1 has come over NOTIFY_SOCKET"},
-		"dial and log":  {"log:x{3}", `no line of its output matches "x{3}" yet`},
+		"dial and log":  {"log:x{3}", `no complete line of its output matches "x{3}" yet`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

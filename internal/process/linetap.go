@@ -37,7 +37,7 @@ func (g *lineGate) wait(ctx context.Context) error {
 	case <-g.found:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("no line of its output matches %q yet: %w", g.pattern, context.Cause(ctx))
+		return fmt.Errorf("no complete line of its output matches %q yet: %w", g.pattern, context.Cause(ctx))
 	}
 }
 

@@ -134,7 +134,7 @@ func TestLog_IsReadyWhenTheLineComes(t *testing.T) {
 	l := r.start(cmd)
 	_, err := l.Ready(briefly(t))
 	var e *NotReadyError
-	if !errors.As(err, &e) || !errors.Is(err, errOver) || !strings.Contains(err.Error(), `no line of its output matches "^two$" yet: the test is over; it printed last: "one"`) {
+	if !errors.As(err, &e) || !errors.Is(err, errOver) || !strings.Contains(err.Error(), `no complete line of its output matches "^two$" yet: the test is over; it printed last: "one"`) {
 		t.Errorf("Ready = %v", err)
 	}
 	openFifo(t, cmd)
