@@ -223,20 +223,33 @@ func (r *round) settle() {
 	} else {
 		r.proxyEnds(syscall.SIGQUIT, 2)
 		if n := goroutines(p.log.text()); n == 0 || n > r.lane.calm.goroutines {
-			r.lose(&r.tally.goroutines, max(1, n-r.lane.calm.goroutines), "%d goroutines while asleep, %d in one that is calm", n, r.lane.calm.goroutines)
+			r.lose(&r.tally.goroutines, max(1, n-r.lane.calm.goroutines), "%d goroutines while asleep, %d in one that is calm:\n%s", n, r.lane.calm.goroutines, creators(p.log.text()))
 		}
 	}
 }
 
 // goroutines counts them in the dump that SIGQUIT makes Go's runtime print,
-// without the runtime's own, which come as the garbage collector needs them.
+// without the runtime's own, which come as the garbage collector needs them, and
+// without the call of a timer that happens to run.
 func goroutines(dump string) (n int) {
 	for _, one := range strings.Split(dump, "\ngoroutine ")[1:] {
-		if !strings.Contains(one, "created by runtime.") {
+		if !strings.Contains(one, "created by runtime.") && !strings.Contains(one, "created by time.goFunc") {
 			n++
 		}
 	}
 	return n
+}
+
+// creators names what the goroutines of a dump were created by.
+func creators(dump string) string {
+	var names []string
+	for line := range strings.Lines(dump) {
+		if rest, ok := strings.CutPrefix(line, "created by "); ok {
+			names = append(names, "\t"+rest)
+		}
+	}
+	slices.Sort(names)
+	return strings.Join(names, "")
 }
 
 // proxyEnds ends the round's tiproxy and checks how, and what it leaves.
