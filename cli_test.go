@@ -69,6 +69,7 @@ var wrongLines = []struct {
 	{"empty list of trust", join([]string{"--accept-proxy-protocol="}, both...), nil, []string{"--accept-proxy-protocol has an empty place in its list"}},
 	{"empty env", join([]string{"--env", ""}, both...), nil, []string{"--env is empty: write KEY=VALUE"}},
 	{"empty ready", join([]string{"--ready", ""}, both...), nil, []string{"--ready is empty: write listen"}},
+	{"empty variable for allow", both, []string{"TIPROXY_ALLOW="}, []string{"TIPROXY_ALLOW has an empty place in its list: write networks"}},
 	{"variable for deny", both, []string{"TIPROXY_DENY=10.0.0.0/8\nlocalhost"}, []string{`TIPROXY_DENY: "localhost" is a name`}},
 	{"wake-on", join([]string{"--wake-on", "byte"}, both...), nil, []string{"--wake-on: \"byte\" is not known: write connect or data"}},
 	{"wake-rate", join([]string{"--wake-rate", "5"}, both...), nil, []string{"--wake-rate: \"5\" is not a rate: write N/DURATION, for example 5/1m"}},

@@ -123,6 +123,7 @@ func (p *program) logStatistics() {
 		slog.Uint64("starts", s.Starts),
 		slog.Uint64("failures", s.Failures),
 		slog.Int("resting", s.Resting),
+		slog.Int("accepted", p.server.Connections()),
 	}
 	var stops []any
 	for _, why := range slices.Sorted(maps.Keys(s.Stops)) {

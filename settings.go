@@ -158,14 +158,21 @@ func readList(flags *pflag.FlagSet, name string) []config.Value {
 	if flags.Changed(name) {
 		// Not GetStringArray, to which one empty value is no value.
 		list = flags.Lookup(name).Value.(pflag.SliceValue).GetSlice()
-	} else if text := strings.TrimRight(os.Getenv(envName(name)), "\n"); text != "" {
-		from, list = envName(name), strings.Split(text, "\n")
+	} else if text, set := os.LookupEnv(envName(name)); text != "" || set && guards(name) {
+		from, list = envName(name), strings.Split(strings.TrimRight(text, "\n"), "\n")
 	}
 	var out []config.Value
 	for _, text := range list {
 		out = append(out, config.Value{From: from, Text: text, Given: true})
 	}
 	return out
+}
+
+// guards reports whether a setting keeps somebody out, or believes somebody. An
+// empty variable, such as one that another was to fill in, is then wrong instead
+// of not written: nothing is opened by a slip.
+func guards(name string) bool {
+	return slices.Contains([]string{"allow", "deny", "accept-proxy-protocol"}, name)
 }
 
 // envName is the variable that stands for a flag.

@@ -40,9 +40,9 @@ type conn struct {
 // sits idle afterwards is not to keep.
 func (c *conn) serve() {
 	upstream, err := c.reach()
-	if errors.Is(err, errSilent) {
+	if errors.Is(err, errSilent) || errors.Is(err, errQuiet) {
 		c.client.Close()
-		c.finish(endClientLeft)
+		c.finish(c.whyNot(err))
 		return
 	}
 	if err != nil {
@@ -223,11 +223,12 @@ func (c *conn) endIfServed() {
 // whyNot turns the reason why no child took the client into an end.
 func (c *conn) whyNot(err error) end {
 	switch {
-	case errors.Is(err, errClientLeft):
+	case errors.Is(err, errClientLeft), errors.Is(err, errSilent):
 		return endClientLeft
+	case errors.Is(err, errQuiet):
+		return endQuiet
 	case errors.Is(err, errHeld):
-		c.srv.refused.warn(c.srv.log, "client reset: the child takes no connection",
-			"client", c.name(), "held", c.srv.cfg.Hold, "err", c.patience.last)
+		c.warnHeld()
 		return endRefused
 	case errors.Is(err, errDrain), errors.Is(err, pool.ErrShutdown):
 		return endDrained
@@ -236,6 +237,15 @@ func (c *conn) whyNot(err error) end {
 	default:
 		return endStartFailed
 	}
+}
+
+// warnHeld tells that the child has taken no connection for too long.
+func (c *conn) warnHeld() {
+	args := []any{"client", c.name(), "held", c.srv.cfg.Hold, "err", c.patience.last}
+	if c.srv.cfg.Header != 0 {
+		args = append(args, "hint", "does the child expect a PROXY header (--proxy-protocol)?")
+	}
+	c.srv.refused.warn(c.srv.log, "client reset: the child takes no connection", args...)
 }
 
 // finish counts the connection as ended and forgets it. Its sockets are closed.

@@ -236,6 +236,7 @@ func TestWakeOnDataIsBounded(t *testing.T) {
 
 	h = newHouse(t, "tcp", newChild(t), Config{WakeOnData: true, Quiet: Quiet{After: short, Close: true}})
 	hearEnd(t, connect(t, h.addr))
+	eventually(t, "it is counted", func() bool { return h.Stats().Quiet == 1 })
 }
 
 // The network that starts the child too often waits, and nothing else happens

@@ -20,6 +20,7 @@ const headerTime = 10 * time.Second
 var (
 	errTurnedAway = errors.New("the client is not served")
 	errSilent     = errors.New("the client has nothing to say")
+	errQuiet      = errors.New("the client has said nothing for too long")
 )
 
 // greet finds out who the client is, where its peer may say so, and whether it
@@ -134,7 +135,7 @@ func (c *conn) awaitFirstByte() error {
 // waited for any more.
 func (c *conn) silenceAllowed() (context.Context, context.CancelFunc) {
 	if q := c.srv.cfg.Quiet; q.After > 0 && q.Close {
-		return context.WithTimeoutCause(c.srv.held, q.After, errSilent)
+		return context.WithTimeoutCause(c.srv.held, q.After, errQuiet)
 	}
 	return context.WithCancel(c.srv.held)
 }

@@ -100,11 +100,14 @@ func (v *vigil) look() {
 	case left > 0:
 		v.timer.Reset(left)
 	case v.busy(), v.quiet.Close && !v.end():
-		v.timer.Reset(v.quiet.After)
+		v.timer.Reset(max(v.quiet.After, busyPause))
 	case !v.quiet.Close:
 		v.restLocked()
 	}
 }
+
+// busyPause is the least time between two looks at a connection that is stuck.
+const busyPause = 50 * time.Millisecond
 
 // silence is the time since the last byte.
 func (v *vigil) silence() time.Duration {
