@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -138,10 +139,18 @@ func TestExitIsToldThoughOutputIsHeld(t *testing.T) {
 // The end is told only after what was written before was asked for.
 func TestOutputIsAskedForBeforeTheExitIsTold(t *testing.T) {
 	r := newRig(t)
-	slow := &slowSink{sink: r.out, open: make(chan struct{})}
-	cmd := r.command(append([]string{"/bin/sh", "-c", `echo words; "$@" & exit 3`, "sh"}, r.self("wait", "holder")...)...)
+	slow := &slowSink{sink: r.out, open: make(chan struct{}), entered: make(chan struct{})}
+	gate := filepath.Join(t.TempDir(), "gate")
+	if err := unix.Mkfifo(gate, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := r.command(append([]string{"/bin/sh", "-c", `echo words; read go <` + gate + `; "$@" & exit 3`, "sh"}, r.self("wait", "holder")...)...)
 	cmd.Stdout = slow
 	l := r.start(cmd)
+	within(t, "the words are carried", slow.entered) // or they would be found by the look itself
+	if err := os.WriteFile(gate, []byte("on\n"), 0); err != nil {
+		t.Fatal(err)
+	}
 	<-l.told
 	l.out[0].mu.Lock()
 	asked := len(l.out[0].drains) > 0 // and not served, because the writer blocks
@@ -180,10 +189,13 @@ func TestCopierSettles(t *testing.T) {
 // slowSink takes nothing before it is opened.
 type slowSink struct {
 	*sink
-	open chan struct{}
+	open    chan struct{}
+	entered chan struct{} // closed by the first write
+	once    sync.Once
 }
 
 func (s *slowSink) Write(p []byte) (int, error) {
+	s.once.Do(func() { close(s.entered) })
 	<-s.open
 	return s.sink.Write(p)
 }
