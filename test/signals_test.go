@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -143,6 +144,13 @@ func TestSignal_DrainCutsNoTail(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.expect("opened")
+	// Who is still being connected when tiproxy stops is told like one who waits.
+	eventually(t, "the child has the connection", func() error {
+		if n := sockets(p.onlyChild()); n < 2 {
+			return fmt.Errorf("%d sockets, one of which listens", n)
+		}
+		return nil
+	})
 	p.signal(syscall.SIGTERM)
 	p.refuses()
 	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
@@ -153,6 +161,17 @@ func TestSignal_DrainCutsNoTail(t *testing.T) {
 	}
 	c.Close()
 	p.ends(prompt)
+}
+
+// sockets counts those that a process holds.
+func sockets(p process) (n int) {
+	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", p.pid))
+	for _, link := range links {
+		if to, err := os.Readlink(link); err == nil && strings.HasPrefix(to, "socket:") {
+			n++
+		}
+	}
+	return n
 }
 
 func TestSignal_HangupStaysIgnoredUnderNohup(t *testing.T) {
