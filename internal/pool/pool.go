@@ -72,6 +72,8 @@ type Config struct {
 	WakeRate Rate
 	// StartTimeout is how long a start may take until it is ready; 0 means for ever.
 	StartTimeout time.Duration
+	// Hidden, if set, is asked before a life is stopped for being idle.
+	Hidden Hidden
 	// Notify, if set, is told every event, in the order in which they happened,
 	// without the lock held. It must not block and must not call the pool.
 	Notify func(Event)
@@ -99,6 +101,8 @@ type Pool struct {
 	notBefore time.Time            // no start before this moment
 	retry     *time.Timer          // wakes the waiting when the hold-back is over; nil unless held back with somebody waiting
 	idle      *time.Timer          // nil unless opened without a lease
+	retiring  bool                 // Hidden has been told Retire and not Return
+	missed    *idleAlarm           // fired meanwhile
 	wakes     wakes
 	stats     stats
 }
@@ -126,6 +130,7 @@ type run struct {
 	reason  Reason        // why it is being stopped, or why it ended
 	crash   error         // for ReasonCrashed, how it ended
 	leases  int           // that keep the life awake
+	beside  int           // those of them that are no connections
 	resting int           // those that do not
 	started time.Time
 	opened  time.Time // zero until opened
@@ -209,6 +214,9 @@ func (p *Pool) Put(l *Lease) {
 	} else {
 		l.run.leases--
 	}
+	if l.beside {
+		l.run.beside--
+	}
 	p.settleLocked()
 }
 
@@ -220,14 +228,14 @@ func (p *Pool) Shutdown(ctx context.Context) {
 	p.mu.Lock()
 	p.quit = true
 	p.changeLocked()
-	for p.state != Closed {
+	for p.state != Closed || p.retiring {
 		if p.state == Starting || p.state == Opened && (p.run.leases == 0 || ctx.Err() != nil) {
 			p.leaveLocked(ReasonQuit)
 		}
 		if p.state == Opened {
 			p.waitLocked(ctx, time.Time{})
 		} else {
-			p.waitLocked(context.Background(), time.Time{}) // bounded: the life is being stopped
+			p.waitLocked(context.Background(), time.Time{}) // bounded: the life is being stopped, or Hidden looks
 		}
 	}
 	told := p.told
@@ -247,6 +255,7 @@ type Lease struct {
 
 	// Guarded by the pool's mu.
 	back    bool // given back
+	beside  bool // stands for connections of which the pool knows nothing
 	resting bool // does not keep the life awake
 }
 
@@ -308,26 +317,6 @@ func (p *Pool) disarmLocked() {
 		p.idle.Stop()
 		p.idle = nil
 	}
-}
-
-// idleAlarm is one arming of the idle timer.
-type idleAlarm struct {
-	pool  *Pool
-	run   *run
-	timer *time.Timer // written before the pool's mu is released, read under it
-}
-
-// fire leaves opened if nobody came since the timer was armed. Whoever disarms
-// a timer that has already fired has taken it out of the pool, which is how
-// this call finds out that it is late.
-func (a *idleAlarm) fire() {
-	p := a.pool
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.idle != a.timer || p.run != a.run || p.state != Opened || p.run.leases > 0 || p.waiting > 0 {
-		return
-	}
-	p.leaveLocked(ReasonIdle)
 }
 
 // startLocked begins a new life, or arms the timer that will do so when starts

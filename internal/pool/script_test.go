@@ -32,6 +32,8 @@ const (
 	letRest            // which: a lease does not count
 	letRouse           // which: it does
 	letComeFrom        // whence: a client of one of two sources comes
+	letSlipIn          // a client comes whom the pool does not see, if there is a way
+	letSlipOut         // one of those leaves
 	events
 )
 
@@ -60,6 +62,7 @@ var stories = [][]byte{
 	{1, letLives, 0, 0, 0, 1, 3, 0, letArrive, 0, letPass, 4, letExit, 2, letArrive, 1, letPass, 7},      // something of the tree is left
 	{0, letArrive, 1, letReady, letRest, 0, letRest, 1, letPass, 12, letRouse, 0, letPass, 13},           // quiet ones let it sleep
 	{3, letComeFrom, 0, letReady, letPut, 0, letPass, 1, letComeFrom, 0, letComeFrom, 1, letPass, 4},     // one source has woken it too often
+	{0, letArrive, 0, letReady, letSlipIn, letPut, 0, letPass, 13, letSlipOut, letPass, 13},              // a hidden one keeps it awake
 	{0, letArrive, 0, letNever, letPass, 4, letLives, 6, letArrive, 0, letLeave, 0, letPass, 13},         // it will never be ready
 }
 
@@ -87,7 +90,7 @@ func playScript(t *testing.T, script []byte) {
 		{Idle: 1, StartTimeout: time.Second},
 		{Idle: 1, StartTimeout: time.Second, WakeRate: pool.Rate{N: 1, Per: ratePer}},
 		{Idle: 5 * time.Second, StartTimeout: startTimeout, MinUptime: youth, WakeRate: pool.Rate{N: 2, Per: ratePer}},
-	}))
+	}), &hideout{takes: graceTime, holds: true})
 	defer w.finish()
 	w.res.SetScript(slowly)
 	for len(s.rest) > 0 && !t.Failed() {
@@ -134,6 +137,12 @@ func (w *walk) happens(event int, s *tape) {
 		}
 	case letTry:
 		w.Try(nil)
+	case letSlipIn:
+		if !w.hide.slipIn() {
+			w.arrives(context.Background(), "")
+		}
+	case letSlipOut:
+		w.hide.slipOut()
 	case letPass:
 		<-time.After(oneOf(s, w.moments()))
 	case letStop:

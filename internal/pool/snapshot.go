@@ -80,7 +80,7 @@ func (p *Pool) Snapshot() Snapshot {
 		LastError: p.stats.lastErr, HeldUntil: p.notBefore,
 	}
 	if p.run != nil && !p.run.isEnded() {
-		s.Connections, s.Resting = p.run.leases+p.run.resting, p.run.resting
+		s.Connections, s.Resting = p.run.leases-p.run.beside+p.run.resting, p.run.resting
 	}
 	s.InState[p.state] += time.Since(p.stats.since)
 	return s

@@ -44,7 +44,12 @@ func randomWalk(t *rapid.T) {
 		MinUptime:    rapid.SampledFrom([]time.Duration{0, 0, youth}).Draw(t, "minUptime"),
 		WakeRate:     rapid.SampledFrom([]pool.Rate{{}, {N: 1, Per: ratePer}, {N: 2, Per: ratePer}}).Draw(t, "wakeRate"),
 	}
-	w := newWalk(t, cfg)
+	hide := &hideout{
+		takes: rapid.SampledFrom([]time.Duration{0, graceTime}).Draw(t, "look"),
+		// Asked again after every nanosecond, a walk would not come to its end.
+		holds: rapid.Bool().Draw(t, "holds") || cfg.Idle < graceTime,
+	}
+	w := newWalk(t, cfg, hide)
 	defer w.finish()
 	w.Script(t)
 	t.Repeat(map[string]func(*rapid.T){
@@ -55,6 +60,9 @@ func randomWalk(t *rapid.T) {
 		"rest":     w.alone(w.RestOne),
 		"rouse":    w.alone(w.RouseOne),
 		"try":      w.alone(w.Try),
+		"slip in":  w.alone(w.SlipIn),
+		"slip out": w.alone(w.SlipOut),
+		"lurk":     w.Lurk,
 		"ready":    w.alone(w.BecomeReady),
 		"never":    w.alone(w.NeverReady),
 		"exit":     w.alone(w.Exit),
@@ -79,7 +87,7 @@ func (w *walk) alone(action func(*rapid.T)) func(*rapid.T) {
 // Together makes several things happen at the same moment, so that the pool
 // learns of them in any order.
 func (w *walk) Together(t *rapid.T) {
-	actions := []func(*rapid.T){w.Arrive, w.Leave, w.PutOne, w.RestOne, w.RouseOne, w.Try, w.BecomeReady, w.NeverReady, w.Exit, w.Stop}
+	actions := []func(*rapid.T){w.Arrive, w.Leave, w.PutOne, w.RestOne, w.RouseOne, w.Try, w.SlipIn, w.SlipOut, w.BecomeReady, w.NeverReady, w.Exit, w.Stop}
 	for range rapid.IntRange(2, 4).Draw(t, "events") {
 		actions[rapid.IntRange(0, len(actions)-1).Draw(t, "event")](t)
 	}
@@ -95,7 +103,7 @@ func (w *walk) moments() []time.Duration {
 		1, 10 * time.Millisecond, pool.ExitGrace, time.Second - 1, time.Second, bootTime,
 		stopTime - 1, stopTime, w.cfg.StartTimeout - 1, w.cfg.StartTimeout,
 		w.cfg.Idle - 1, w.cfg.Idle, w.cfg.Idle + 1, time.Minute,
-		w.cfg.MinUptime + 1, ratePer - 1, ratePer,
+		w.cfg.MinUptime + 1, ratePer - 1, ratePer, graceTime - 1, graceTime,
 	}
 }
 
@@ -141,6 +149,31 @@ func (w *walk) RouseOne(t *rapid.T) {
 		w.rouse(c)
 	}
 }
+
+func (w *walk) SlipIn(t *rapid.T) {
+	if !w.hide.slipIn() {
+		w.Arrive(t)
+	}
+}
+
+// Lurk leads to the moment at which the pool asks who is hidden: everybody
+// else leaves, and the idle time passes. Something happens during the look.
+func (w *walk) Lurk(t *rapid.T) {
+	for range rapid.IntRange(0, 2).Draw(t, "hidden") {
+		w.hide.slipIn()
+	}
+	for _, c := range w.leaseholders() {
+		w.put(c)
+	}
+	synctest.Wait()
+	if idle, _ := w.Armed(); !idle {
+		return
+	}
+	<-time.After(time.Until(w.idleEnd()) + rapid.SampledFrom([]time.Duration{-1, 0, 1, graceTime / 2}).Draw(t, "late"))
+	w.Together(t)
+}
+
+func (w *walk) SlipOut(*rapid.T) { w.hide.slipOut() }
 
 func (w *walk) Try(*rapid.T) {
 	if l, ok := w.TryGet(); ok {

@@ -21,6 +21,7 @@ type walk struct {
 	cfg     pool.Config
 	born    time.Time
 	cancels []context.CancelFunc
+	hide    *hideout
 
 	seen      int                // events accounted for
 	openedAt  time.Time          // of the newest life; zero if not opened
@@ -40,9 +41,11 @@ type walk struct {
 	returned     atomic.Bool
 }
 
-func newWalk(t reporter, cfg pool.Config) *walk {
+func newWalk(t reporter, cfg pool.Config, hide *hideout) *walk {
+	w := newWorld(t, hide.config(cfg), pooltest.Script{})
+	hide.pool = w.Pool
 	return &walk{
-		world: newWorld(t, cfg, pooltest.Script{}), cfg: cfg, born: time.Now(),
+		world: w, hide: hide, cfg: cfg, born: time.Now(),
 		awaited: map[*client]uint64{}, least: map[*client]uint64{}, back: map[*client]bool{}, startsAtQuit: -1,
 		resting: map[*client]bool{}, started: map[string][]time.Time{},
 	}
@@ -106,6 +109,9 @@ func (w *walk) check(*rapid.T) {
 	w.checkTimers(s)
 	w.checkNumbers(s)
 	w.checkQuit(s)
+	for _, rule := range w.hide.rulesBroken() {
+		w.that("I6: "+rule, false)
+	}
 }
 
 // account takes the events since the last step into the account.
@@ -163,7 +169,9 @@ func (w *walk) accountEnd(ev told) {
 	case pool.ReasonCrashed:
 		w.failed(ev.at)
 	case pool.ReasonIdle:
-		equal(w.t, "I7: idle stop at", ev.at, w.idleEnd())
+		// A look may have to wait for the one before it.
+		w.that("I7: no idle stop too early", !ev.at.Before(w.idleEnd().Add(w.hide.takes)))
+		w.that("I7: no idle stop too late", !ev.at.After(w.idleEnd().Add(2*w.hide.takes)))
 		for _, c := range w.leaseholders() {
 			w.that("I6: no idle stop under a lease", w.back[c] || w.resting[c] || c.lease.Gen() != ev.Gen)
 		}
@@ -177,10 +185,13 @@ func (w *walk) failed(at time.Time) {
 
 // idleSince is when the newest life was last used.
 func (w *walk) idleSince() time.Time {
-	if w.lastPut.After(w.openedAt) {
-		return w.lastPut
+	last := w.openedAt
+	for _, use := range []time.Time{w.lastPut, w.hide.lastUse()} {
+		if use.After(last) {
+			last = use
+		}
 	}
-	return w.openedAt
+	return last
 }
 
 // idleEnd is when the newest life is to be stopped for being idle.
@@ -278,11 +289,12 @@ func (w *walk) checkLeases(s pool.Snapshot) {
 // checkTimers: a timer is armed exactly when something is to come of it (I7, I11).
 func (w *walk) checkTimers(s pool.Snapshot) {
 	idle, holdBack := w.Armed()
-	equal(w.t, "I7: idle timer armed", idle, s.State == pool.Opened && s.Connections == s.Resting && !w.quit)
+	equal(w.t, "I7: idle timer armed", idle, s.State == pool.Opened && s.Connections == s.Resting && !w.hide.leased() && !w.quit)
 	w.that("I4: hold-back timer armed for somebody", !holdBack || s.State == pool.Closed && s.Waiting > 0)
 	w.that("I4: hold-back timer armed", holdBack || s.State != pool.Closed || len(w.free()) == 0)
 	if idle {
-		w.that("I11: idle time is not over", time.Now().Before(w.idleEnd()))
+		over := w.idleEnd().Add(2 * w.hide.takes)
+		w.that("I11: idle time is not over", time.Now().Before(over))
 	}
 	if w.failures > 0 {
 		equal(w.t, "I12: held until", s.HeldUntil, w.heldUntil)
@@ -318,7 +330,7 @@ func (w *walk) checkQuit(s pool.Snapshot) {
 	if !w.quit {
 		return
 	}
-	equal(w.t, "I13: Shutdown has returned", w.returned.Load(), s.State == pool.Closed)
+	equal(w.t, "I13: Shutdown has returned", w.returned.Load(), s.State == pool.Closed && !w.hide.looking())
 	if w.startsAtQuit < 0 {
 		w.startsAtQuit = w.res.Starts()
 	}
@@ -345,6 +357,7 @@ func (w *walk) checkEnd() {
 	for _, c := range w.leaseholders() {
 		w.put(c)
 	}
+	w.hide.empty()
 	w.check(nil)
 	w.pass(longest + w.cfg.Idle + w.cfg.MinUptime)
 	w.check(nil)
