@@ -52,6 +52,11 @@ func lookAt(tree Tree) sight {
 // eachSocket calls yield for the inode of every socket among pid's descriptors,
 // until that returns false. See proc_pid_fd(5) for who may look.
 func eachSocket(pid int, yield func(inode uint64) bool) error {
+	return eachDescriptor(pid, func(_ string, inode uint64) bool { return yield(inode) })
+}
+
+// eachDescriptor is eachSocket for who needs the descriptor's number, too.
+func eachDescriptor(pid int, yield func(fd string, inode uint64) bool) error {
 	dir, err := os.Open("/proc/" + strconv.Itoa(pid) + "/fd")
 	if err != nil {
 		return err
@@ -68,7 +73,7 @@ func eachSocket(pid int, yield func(inode uint64) bool) error {
 			}
 			continue // closed meanwhile
 		}
-		if inode, ok := socketInode(link); ok && !yield(inode) {
+		if inode, ok := socketInode(link); ok && !yield(name, inode) {
 			return nil
 		}
 	}
