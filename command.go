@@ -82,6 +82,7 @@ func addCompletions(root *cobra.Command) {
 		"log-level":   fixed("debug", "info", "warn", "error"),
 
 		"wake-on":        fixed(string(config.WakeOnConnect), string(config.WakeOnData)),
+		"path":           fixed(string(config.PathCopy), string(config.PathDirect), string(config.PathAuto)),
 		"quiet-policy":   fixed(string(config.QuietKeep), string(config.QuietClose), string(config.QuietIgnore)),
 		"proxy-protocol": fixed(string(config.ProxyV1), string(config.ProxyV2)),
 	} {
@@ -220,7 +221,7 @@ func helpGroups() []helpGroup {
 		{"Control: connections that are open and quiet", []string{"quiet", "quiet-policy"}},
 		{"Control: how many at once", []string{"max-connections", "max-waiting", "max-per-source"}},
 		{"Control: whose address the child sees", []string{"proxy-protocol", "accept-proxy-protocol"}},
-		{"tiproxy itself", []string{"admin", "log-format", "log-level"}},
+		{"tiproxy itself", []string{"path", "admin", "log-format", "log-level"}},
 	}
 }
 

@@ -25,6 +25,7 @@ const (
 	msgStopped     = "stopped"
 	msgStatistics  = "statistics"
 	msgDropped     = "output dropped"
+	msgPath        = "path"
 )
 
 // logEvent writes what happened to the child. It is the pool's Notify: the
@@ -138,6 +139,10 @@ func (p *program) logStatistics() {
 		"closed", c.Closed, "client_reset", c.ClientReset, "upstream_reset", c.UpstreamReset, "killed", c.Killed,
 		"client_left", c.ClientLeft, "refused", c.Refused, "start_failed", c.StartFailed, "drained", c.Drained,
 		"turned_away", c.TurnedAway, "quiet", c.Quiet))
+	if p.direct != nil {
+		d := p.direct.Stats()
+		attrs = append(attrs, slog.Group("direct", "connections", d.Now, "begun", d.Begun))
+	}
 	attrs = append(attrs, slog.Group("stops", stops...), slog.Group("time", times...))
 	if s.LastError != nil {
 		attrs = append(attrs, slog.String("last_error", s.LastError.Error()))

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tiproxy/internal/config"
+	"tiproxy/internal/direct"
 	"tiproxy/internal/pool"
 	"tiproxy/internal/process"
 	"tiproxy/internal/proxy"
@@ -35,6 +36,7 @@ type program struct {
 	adminAt  config.Addr
 	admin    adminRoom
 	host     *process.Host
+	direct   *direct.Path // nil on the copy path
 	pool     *pool.Pool
 	server   *proxy.Server
 }
@@ -63,6 +65,7 @@ func (p *program) main(unknown []unknownEnv) error {
 	}
 	defer p.admin.close()
 	defer p.host.Close()
+	defer p.closeDirect()
 	p.signals.watch(p.logStatistics)
 	defer p.signals.close()
 
@@ -98,6 +101,12 @@ func (p *program) open() error {
 		p.closeBound()
 		return fmt.Errorf("cannot prepare for a child: %w", err)
 	}
+	if err := p.openDirect(); err != nil {
+		p.host.Close()
+		p.admin.close()
+		p.closeBound()
+		return err
+	}
 	p.pool = p.newPool()
 	p.server = p.newServer()
 	return nil
@@ -114,8 +123,9 @@ func (p *program) closeBound() {
 func (p *program) stop(key, why string) {
 	p.admin.stopping.Store(true)
 	p.bound.unlink()
+	p.drainDirect()
 	p.server.Drain()
-	p.log.Info(msgStopping, key, why, "connections", p.pool.Snapshot().Connections,
+	p.log.Info(msgStopping, key, why, "connections", p.connections(),
 		"drain_timeout", p.service.DrainTimeout, "hint", "a second signal ends it now")
 	drain, cancel := context.WithTimeout(context.Background(), p.service.DrainTimeout)
 	defer cancel()

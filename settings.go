@@ -61,6 +61,7 @@ func settings() []setting {
 		{"max-per-source", "N", "", "connections of one address (IPv6: /64) at once, further ones are reset", func(t *text) *value { return &t.MaxPerSource }, nil},
 		{"proxy-protocol", "VERSION", "", "tell the child its client's address by a PROXY protocol header: v1 or v2", func(t *text) *value { return &t.ProxyProtocol }, nil},
 		{"accept-proxy-protocol", "CIDR,...", "", "believe, and require, a PROXY protocol header from these peers, and from nobody else; may be repeated", nil, func(t *text) *list { return &t.AcceptProxyProtocol }},
+		{"path", "PATH", config.DefaultPath, "how bytes get to the child: copy = tiproxy carries them, direct = the kernel leads clients to the child itself (Linux, root or CAP_BPF and CAP_NET_ADMIN), auto = direct where nothing speaks against it", func(t *text) *value { return &t.BytePath }, nil},
 		{"admin", "ADDR", "", "where tiproxy can be asked whether it is well: unix:/path, for its own user only (see tiproxy healthcheck)", nil, nil},
 		{"log-format", "FORMAT", "auto", "tiproxy's own log, on stderr: text, json, or auto = text on a terminal", nil, nil},
 		{"log-level", "LEVEL", "info", "debug, info, warn or error", nil, nil},

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"tiproxy/internal/config"
+	"tiproxy/internal/direct"
 	"tiproxy/internal/pool"
 	"tiproxy/internal/probe"
 	"tiproxy/internal/process"
@@ -25,7 +26,7 @@ func (p *program) resource() *process.Resource {
 		Path:        s.Path,
 		Args:        append([]string{programName(s.Exec, s.Path)}, s.Args...),
 		Dir:         s.Workdir,
-		Env:         process.CleanEnv(environ, s.Env),
+		Env:         p.childEnv(environ),
 		User:        credential(s.User),
 		StopSignal:  s.StopSignal,
 		StopTimeout: s.StopTimeout,
@@ -33,6 +34,15 @@ func (p *program) resource() *process.Resource {
 		Stderr:      (*pieces)(p.lines),
 		Gates:       gates(s.Ready),
 	}, p.prober(), p.log)
+}
+
+// childEnv is the child's whole environment.
+func (p *program) childEnv(environ []string) []string {
+	env := process.CleanEnv(environ, p.service.Env)
+	if p.direct != nil {
+		return direct.Environ(env)
+	}
+	return env
 }
 
 // credential is who the child is to become, nil if it is to stay who we are.
@@ -52,10 +62,15 @@ func programName(written, path string) string {
 	return written
 }
 
+// probed is --dest as a probe knows it.
+func (p *program) probed() probe.Dest {
+	d := p.service.Dest
+	return probe.Dest{Network: d.Network, Host: d.Host, Port: d.Port, Path: d.Path}
+}
+
 // prober and gates are the one place that knows every kind of readiness.
 func (p *program) prober() process.Prober {
-	d := p.service.Dest
-	dest := probe.Dest{Network: d.Network, Host: d.Host, Port: d.Port, Path: d.Path}
+	dest := p.probed()
 	listen, dial := &probe.Listen{Dest: dest, OnGuess: p.guessed}, &probe.Dial{Dest: dest}
 	switch r := p.service.Ready; {
 	case r.Listen && r.Dial:
@@ -102,6 +117,9 @@ func (p *program) newServer() *proxy.Server {
 	if !s.Ready.Dial {
 		cfg.Taken = probe.Taken // a dialing probe would knock at the child for every question
 	}
+	if p.direct != nil {
+		cfg.Arrived = p.direct.Again
+	}
 	return proxy.New(p.pool, cfg)
 }
 
@@ -119,11 +137,15 @@ func headerVersion(v config.ProxyProtocol) byte {
 // newPool returns the pool of the service's child.
 func (p *program) newPool() *pool.Pool {
 	s := p.service
-	return pool.New(p.resource(), pool.Config{
+	cfg := pool.Config{
 		Idle: s.Idle, MinUptime: s.MinUptime, StartTimeout: s.StartTimeout,
 		WakeRate: pool.Rate{N: s.WakeRate.N, Per: s.WakeRate.Per},
 		Notify:   p.logEvent,
-	})
+	}
+	if p.direct != nil {
+		cfg.Hidden, cfg.Notify = p.direct, p.steer
+	}
+	return pool.New(p.resource(), cfg)
 }
 
 // serve accepts clients until the server drains. It hands over the error that

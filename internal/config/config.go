@@ -49,6 +49,9 @@ type Service struct {
 	MaxConnections int // connections held at once, at least 1
 	Ready          Ready
 
+	BytePath  BytePath
+	NotDirect string // what in these settings does not go with the direct path; "" = nothing
+
 	Controls
 }
 
@@ -69,6 +72,7 @@ type Text struct {
 	Idle, StartTimeout, StopTimeout          Value
 	StopSignal, DrainTimeout, MaxConnections Value
 	Ready                                    []Value
+	BytePath                                 Value
 
 	Allow, Deny, AcceptProxyProtocol    []Value
 	WakeOn, WakeRate                    Value
@@ -87,6 +91,7 @@ const (
 	DefaultDrainTimeout = "5s"
 	DefaultWakeOn       = string(WakeOnConnect)
 	DefaultQuietPolicy  = string(QuietKeep)
+	DefaultPath         = string(PathCopy)
 )
 
 // Problem is one mistake in one setting.
@@ -140,6 +145,7 @@ func Check(t Text) (Service, error) {
 	s.MaxConnections = c.maxConnections(t.MaxConnections)
 	s.Ready = c.ready(t, s.Bind, s.Workdir)
 	s.Controls = c.controls(t, s.Bind)
+	s.BytePath, s.NotDirect = c.bytePath(t, s)
 	c.args(t)
 	if s.Dest.Network != "" {
 		c.report(t.Dest, checkPlace(s, t.Bind.From))

@@ -76,6 +76,7 @@ func TestCheck_Defaults(t *testing.T) {
 		Idle: time.Minute, StartTimeout: time.Minute, StopTimeout: 20 * time.Second,
 		StopSignal: syscall.SIGTERM, DrainTimeout: 5 * time.Second,
 		MaxConnections: got.MaxConnections, Ready: Ready{Listen: DefaultReady() == ReadyListen, Dial: DefaultReady() == ReadyDial},
+		BytePath: PathCopy,
 		Controls: Controls{WakeOn: WakeOnConnect, QuietPolicy: QuietKeep},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

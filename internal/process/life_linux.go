@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tiproxy/internal/pool"
+	"tiproxy/internal/probe"
 )
 
 // settleTime bounds how long the end of a child is held back until what it
@@ -69,6 +70,9 @@ var _ pool.Life = (*life)(nil)
 
 // Pid returns the child's process id.
 func (l *life) Pid() int { return l.tree.head.pid }
+
+// Tree is the child's process tree.
+func (l *life) Tree() probe.Tree { return l.tree }
 
 // Exited implements pool.Life.
 func (l *life) Exited() <-chan pool.Exit { return l.exited }

@@ -58,6 +58,9 @@ func (s *Server) Serve(l net.Listener) error {
 
 // start serves an accepted connection in a goroutine of its own.
 func (s *Server) start(nc net.Conn) {
+	if s.cfg.Arrived != nil {
+		s.cfg.Arrived()
+	}
 	c := &conn{srv: s, client: nc, since: time.Now()}
 	if !s.add(c) {
 		c.refuse(endDrained)

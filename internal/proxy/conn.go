@@ -28,11 +28,12 @@ type conn struct {
 	greeted bool
 
 	// The fields below are guarded by mu.
-	mu     sync.Mutex
-	lease  *pool.Lease // nil when none is held
-	ended  <-chan struct{}
-	relay  *relay // nil unless the client is connected to a child
-	killed bool
+	mu       sync.Mutex
+	lease    *pool.Lease // nil when none is held
+	ended    <-chan struct{}
+	relay    *relay   // nil unless the client is connected to a child
+	upstream net.Conn // the child's side of the relay
+	killed   bool
 }
 
 // serve connects the client to the child and starts to move the bytes. Its
@@ -61,7 +62,7 @@ func (c *conn) serve() {
 	}
 	r.vigil = c.newVigil(r)
 	c.mu.Lock()
-	c.relay = r
+	c.relay, c.upstream = r, upstream
 	killed := c.killed
 	c.mu.Unlock()
 	if killed {
@@ -141,7 +142,7 @@ func (c *conn) held() *pool.Lease {
 // client is tried again.
 func (c *conn) relayed(out outcome) {
 	c.mu.Lock()
-	c.relay = nil
+	c.relay, c.upstream = nil, nil
 	c.mu.Unlock()
 	c.up += out.up
 	c.down += out.down

@@ -46,6 +46,9 @@ type Config struct {
 	// Taken, if set, is asked about connections to a child that has not proved
 	// itself yet.
 	Taken Taken
+	// Arrived, if set, is called for every client that is accepted. It must
+	// not block.
+	Arrived func()
 	// Log receives the server's log lines; nil drops them.
 	Log *slog.Logger
 }
