@@ -22,6 +22,7 @@ import (
 //	echo ADDR      answers every line with "PID line", tells its signals on stderr
 //	dying ADDR     repeats every line, with "DYING" in front after SIGTERM, and takes its time to end
 //	stubborn ADDR  as echo, and only SIGKILL ends it
+//	peer ADDR      answers every line with the addresses of both ends; "close your door" and "open your door" are done
 //	tally ADDR     says how many bytes a client sent, once the client has half-closed
 //	whoami ADDR    answers questions about itself, see whoami
 //	never          never listens
@@ -45,6 +46,8 @@ func playRole(words []string) int {
 		for sig := range signals {
 			fmt.Fprintln(os.Stderr, "child ignores", sig)
 		}
+	case "peer":
+		go newHost(argument).serve()
 	case "tally":
 		go serve(argument, tally)
 	case "whoami":

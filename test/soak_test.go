@@ -44,7 +44,7 @@ func TestSoak_NoClientIsLostAtABadMoment(t *testing.T) {
 
 	clients, began := 0, time.Now()
 	for p.log.count("starting") < cycles {
-		clients += soakRound(t, p.address())
+		clients += soakRound(t, p.address(), soakIdle, 20*time.Millisecond)
 		if t.Failed() {
 			return
 		}
@@ -63,12 +63,12 @@ func TestSoak_NoClientIsLostAtABadMoment(t *testing.T) {
 
 // soakRound sends up to four clients, each at a moment of its own around the
 // end of the idle time, and returns how many.
-func soakRound(t *testing.T, address string) int {
+func soakRound(t *testing.T, address string, idle, spread time.Duration) int {
 	t.Helper()
 	n := 1 + rand.IntN(4)
 	results := make(chan error, n)
 	for range n {
-		delay := soakIdle - 4*time.Millisecond + rand.N(20*time.Millisecond)
+		delay := idle - 4*time.Millisecond + rand.N(spread)
 		go func() { results <- visit(address, delay) }()
 	}
 	for range n {
