@@ -14,10 +14,16 @@ import (
 // kernel keeps the ends of all others from waking us.
 type events struct {
 	file  *os.File
-	ended atomic.Uint64 // connections seen to end
+	fresh atomic.Int32  // connections seen to end since seen was called
+	flood atomic.Bool   // there were too many: nothing is read any more
 	news  chan struct{} // has a value when something happened since it was emptied
 	done  chan struct{} // closed when read has ended
 }
+
+// mostEvents is how many connections may end between two looks before it is
+// dearer to be told of each (some 20 µs here, and more in the kernel) than to
+// look every now and then.
+const mostEvents = 30
 
 // subscribe begins to listen. close ends it.
 func subscribe(ports []uint16) (*events, error) {
@@ -64,20 +70,25 @@ func portFilter(ports []uint16) []unix.SockFilter {
 	)
 }
 
-// read takes the events. It ends with close.
+// seen is called by who has looked what the events so far have led to.
+func (e *events) seen() { e.fresh.Store(0) }
+
+// read takes the events. It ends with close, or with a flood.
 func (e *events) read() {
 	defer close(e.done)
 	for buf := make([]byte, 4<<10); ; {
 		_, err := e.file.Read(buf)
 		switch {
 		case err == nil, errors.Is(err, unix.ENOBUFS): // some were lost: who looks sees what they led to
-			e.ended.Add(1)
+			if e.fresh.Add(1) > mostEvents {
+				e.flood.Store(true)
+			}
 		default:
 			return
 		}
-		select {
-		case e.news <- struct{}{}:
-		default:
+		poke(e.news)
+		if e.flood.Load() {
+			return
 		}
 	}
 }

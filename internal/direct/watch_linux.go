@@ -18,9 +18,9 @@ const (
 	findPauseMax = 5 * time.Second
 	// settleTime is how long the end of a connection waits for further ones.
 	settleTime = 10 * time.Millisecond
-	// calm is how many connections may end, or begin, in a second while
-	// listening to their ends costs less than it is worth.
-	calm = 500
+	// calm is how many connections may begin in a second for their ends to be
+	// listened to again after a flood.
+	calm = 100
 	// drainTick is how often it is looked whether somebody is left.
 	drainTick = 20 * time.Millisecond
 )
@@ -45,19 +45,13 @@ type watch struct {
 	draining bool
 	unfit    bool // this life cannot be led to
 	told     bool // something is wrong
-	looked   tally
+	looked   time.Time
+	begun    uint64        // connections led to the child until then
 	cost     time.Duration // of the last census
 	finding  alarm
 	looking  alarm
 	pause    time.Duration // after the next look for sockets
 	findNext time.Time     // no such look before
-}
-
-// tally is what was counted until a moment.
-type tally struct {
-	at    time.Time
-	begun uint64 // connections led to the child
-	ended uint64 // events, of these and others
 }
 
 // question is something that run is to do for somebody who waits for it.
@@ -87,7 +81,7 @@ func (w *watch) run() {
 		<-w.before // bounded: it was told to end
 	}
 	w.path.kernel.clear(0)
-	w.looked.begun = w.path.kernel.begun()
+	w.begun = w.path.kernel.begun()
 	w.findSockets()
 	w.listen()
 	for {
@@ -102,7 +96,7 @@ func (w *watch) run() {
 			w.finding.rang()
 			w.findSockets()
 		case <-w.news():
-			w.looking.in(max(settleTime, 9*w.cost)) // a tenth of a processor at most
+			w.heard()
 		case <-w.looking.timer.C:
 			w.looking.rang()
 			w.look()
@@ -211,8 +205,8 @@ func (w *watch) listen() {
 		w.looking.in(w.tick()) // that has to do
 		return
 	}
-	w.events, w.looked.ended = e, 0
-	w.looking.in(0) // what ended before was not heard
+	w.events = e
+	w.looking.in(settleTime) // what ended before was not heard
 }
 
 // deafen ends listen.
@@ -221,6 +215,17 @@ func (w *watch) deafen() {
 		w.events.close()
 		w.events = nil
 	}
+}
+
+// heard acts on ends of connections. A look takes a tenth of a processor at
+// most.
+func (w *watch) heard() {
+	if w.events.flood.Load() {
+		w.deafen()
+		w.looking.in(w.tick())
+		return
+	}
+	w.looking.in(max(settleTime, 9*w.cost))
 }
 
 // look takes a census and holds the life, or lets it go. Somebody who came and
@@ -248,36 +253,22 @@ func (w *watch) look() {
 // count tells how many are connected, and whether anybody was led to the child
 // since the last time. When that cannot be found out, somebody is there.
 func (w *watch) count() (n int, came bool) {
-	now := tally{at: time.Now(), begun: w.path.kernel.begun()}
-	if w.events != nil {
-		now.ended = w.events.ended.Load()
+	now, begun := time.Now(), w.path.kernel.begun()
+	came = begun != w.begun
+	if w.events == nil && float64(begun-w.begun) <= calm*now.Sub(w.looked).Seconds() {
+		w.listen()
 	}
-	before := w.looked
-	w.looked = now
-	w.weigh(before, now)
+	w.looked, w.begun = now, begun
+	if w.events != nil {
+		w.events.seen()
+	}
 	n, err := w.path.census(1)
-	w.cost = time.Since(now.at)
+	w.cost = time.Since(now)
 	if err != nil {
 		w.complain(err)
 		return 1, true
 	}
-	return n, now.begun != before.begun
-}
-
-// weigh stops listening when connections end so fast that this costs more than
-// it tells, and begins again when it is calmer.
-func (w *watch) weigh(before, now tally) {
-	if before.at.IsZero() {
-		return
-	}
-	most := uint64(now.at.Sub(before.at).Seconds()*calm) + calm/50
-	switch {
-	case w.events != nil && now.ended-before.ended > most:
-		w.deafen()
-		w.looking.in(w.tick())
-	case w.events == nil && now.begun-before.begun <= most:
-		w.listen()
-	}
+	return n, came
 }
 
 // tick is how often it is looked without being told to.
