@@ -349,7 +349,7 @@ func TestDirect_SoakNoClientIsLostAtABadMoment(t *testing.T) {
 	before := readResources(t, p.pid())
 	clients, began := 0, time.Now()
 	for p.log.count("starting") < cycles && !t.Failed() {
-		clients += soakRound(t, p.address(), idle, 120*time.Millisecond)
+		clients += soakRound(t, p.address(), soakPace{idle, 120 * time.Millisecond, 50 * time.Millisecond})
 	}
 	eventuallyAsleep(p)
 	after := readResources(t, p.pid())

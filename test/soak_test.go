@@ -44,7 +44,7 @@ func TestSoak_NoClientIsLostAtABadMoment(t *testing.T) {
 
 	clients, began := 0, time.Now()
 	for p.log.count("starting") < cycles {
-		clients += soakRound(t, p.address(), soakIdle, 20*time.Millisecond)
+		clients += soakRound(t, p.address(), soakPace{soakIdle, 20 * time.Millisecond, 4 * time.Millisecond})
 		if t.Failed() {
 			return
 		}
@@ -61,15 +61,19 @@ func TestSoak_NoClientIsLostAtABadMoment(t *testing.T) {
 	p.countGoroutines()
 }
 
+// soakPace says when the clients of a round come: around the end of the idle
+// time, within spread of each other, and how long one stays after each word at most.
+type soakPace struct{ idle, spread, stay time.Duration }
+
 // soakRound sends up to four clients, each at a moment of its own around the
 // end of the idle time, and returns how many.
-func soakRound(t *testing.T, address string, idle, spread time.Duration) int {
+func soakRound(t *testing.T, address string, pace soakPace) int {
 	t.Helper()
 	n := 1 + rand.IntN(4)
 	results := make(chan error, n)
 	for range n {
-		delay := idle - 4*time.Millisecond + rand.N(spread)
-		go func() { results <- visit(address, delay) }()
+		delay := pace.idle - 4*time.Millisecond + rand.N(pace.spread)
+		go func() { results <- visitFor(address, delay, pace.stay) }()
 	}
 	for range n {
 		if err := <-results; err != nil {
@@ -82,6 +86,10 @@ func soakRound(t *testing.T, address string, idle, spread time.Duration) int {
 // visit is one client: it comes after delay, says something, stays a little,
 // says something more, and wants to be let go as it ends the connection.
 func visit(address string, delay time.Duration) error {
+	return visitFor(address, delay, 4*time.Millisecond)
+}
+
+func visitFor(address string, delay, stay time.Duration) error {
 	<-time.After(delay)
 	c, err := net.DialTimeout("tcp", address, bound)
 	if err != nil {
@@ -100,7 +108,7 @@ func visit(address string, delay time.Duration) error {
 		if answer != word {
 			return fmt.Errorf("a client said %q and heard %q", word, answer)
 		}
-		<-time.After(rand.N(4 * time.Millisecond))
+		<-time.After(rand.N(stay))
 	}
 	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
 		return err
