@@ -30,7 +30,7 @@ func (k *kernel) lead(slot int, s Socket) (fresh bool, err error) {
 		return false, err
 	}
 	defer unix.Close(fd)
-	if err := keepAlive(fd); err != nil {
+	if err := prepare(fd); err != nil {
 		return false, err
 	}
 	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
@@ -74,20 +74,30 @@ func check(fd int, inode uint64) error {
 		return fmt.Errorf("fetch a socket: %w: its descriptor was given to something else", unix.EBADF)
 	}
 	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	// SO_BINDTOIFINDEX in socket(7); kernels that lead know it.
+	device, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX)
 	switch {
 	case err != nil:
 		return fmt.Errorf("getsockopt SO_PROTOCOL: %w", err)
 	case protocol == unix.IPPROTO_MPTCP:
 		return errMPTCP
+	case device != 0:
+		return fmt.Errorf("its listening socket is bound to interface %d, by which not all clients come: %w", device, unix.EXDEV)
 	case protocol != unix.IPPROTO_TCP:
 		return fmt.Errorf("its listening socket is of protocol %d: %w", protocol, unix.EPROTONOSUPPORT)
 	}
 	return nil
 }
 
-// keepAlive makes the connections of a listening socket notice a vanished
-// peer, which they inherit, unless the child has seen to that itself.
-func keepAlive(fd int) error {
+// prepare sets on a listening socket what its connections are to inherit.
+//
+// They have tiproxy's port, so what the kernel still does for them when all is
+// over would keep the next tiproxy from it, but for SO_REUSEADDR. And a
+// vanished peer is to be noticed, unless the child has seen to that itself.
+func prepare(fd int) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return fmt.Errorf("set SO_REUSEADDR: %w", err)
+	}
 	on, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE)
 	if err != nil || on != 0 {
 		return err

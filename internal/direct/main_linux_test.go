@@ -78,6 +78,10 @@ func listenAs(kind, addr string) (net.Listener, error) {
 		network = kind
 	case "share":
 		lc.Control = option(unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	case "mine": // without SO_REUSEADDR, which Go sets
+		lc.Control = option(unix.SOL_SOCKET, unix.SO_REUSEADDR, 0)
+	case "device":
+		lc.Control = option(unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, 1)
 	case "defer":
 		lc.Control = option(unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 30)
 	}

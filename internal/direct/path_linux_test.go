@@ -177,11 +177,17 @@ func TestReloadIsFoundAgain(t *testing.T) {
 	f.eventually("the new listener is met", func() bool { f.path.Again(); return f.meets("127.0.0.1") == "child" })
 }
 
-func TestMultipathIsRefused(t *testing.T) {
-	c := startChild(t, "mptcp,127.0.0.1:0")
+func TestUnfitSocketsAreRefused(t *testing.T) {
+	t.Run("multipath", func(t *testing.T) { unfit(t, "mptcp", "MPTCP") })
+	t.Run("device", func(t *testing.T) { unfit(t, "device", "bound to interface 1") })
+}
+
+// unfit tells of a child whose clients are carried, and says so once.
+func unfit(t *testing.T, kind, why string) {
+	c := startChild(t, kind+",127.0.0.1:0")
 	f := newFront(t, "tcp4", "127.0.0.1:0")
 	f.path.Begin(1, c.find)
-	f.eventually("it is told", func() bool { return strings.Contains(f.log.String(), "MPTCP") })
+	f.eventually("it is told", func() bool { return strings.Contains(f.log.String(), why) })
 	if who := f.meets("127.0.0.1"); who != "front" {
 		t.Errorf("a client meets %s", who)
 	}
@@ -189,9 +195,29 @@ func TestMultipathIsRefused(t *testing.T) {
 		f.path.Again()
 	}
 	f.path.Retire(1) // comes after all that
-	if n := strings.Count(f.log.String(), "MPTCP"); n != 1 {
+	if n := strings.Count(f.log.String(), why); n != 1 {
 		t.Errorf("told %d times: %s", n, f.log)
 	}
+}
+
+// What is left of a child's connections in the kernel does not keep the next
+// tiproxy from the port.
+func TestPortIsFreeAfterwards(t *testing.T) {
+	f := newFront(t, "tcp4", "127.0.0.1:0")
+	c := startChild(t, "mine,127.0.0.1:0")
+	f.begin(1, c)
+	kept := f.dial("127.0.0.1")
+	if who := f.met(kept); who != "child" {
+		t.Fatalf("a client meets %s", who)
+	}
+	c.kill() // its side goes on in FIN_WAIT2, as the client says nothing
+	f.path.Close()
+	f.l.Close()
+	again, err := listenAs("tcp4", f.l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
 }
 
 // Nothing that we hold keeps a socket alive, and nothing of it is lost for the

@@ -3,6 +3,7 @@ package direct
 import (
 	"context"
 	"errors"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -174,7 +175,7 @@ func (w *watch) leadTo(sockets []Socket) (changed bool, err error) {
 // cannotLead takes the life off the path, unless the child has merely changed
 // its mind meanwhile.
 func (w *watch) cannotLead(err error) {
-	for _, passing := range []error{unix.ESRCH, unix.EBADF, unix.EINVAL, context.Canceled, context.DeadlineExceeded} {
+	for _, passing := range []error{unix.ESRCH, unix.EBADF, os.ErrClosed, context.Canceled, context.DeadlineExceeded} {
 		if errors.Is(err, passing) {
 			return
 		}
