@@ -172,11 +172,17 @@ func (w *watch) leadTo(sockets []Socket) (changed bool, err error) {
 	return changed, nil
 }
 
-// cannotLead takes the life off the path, unless the child has merely changed
-// its mind meanwhile.
+// passing are the errors that a later look may do without: the child has
+// changed its mind meanwhile, or something is short for a while.
+var passing = []error{
+	unix.ESRCH, unix.EBADF, os.ErrClosed, context.Canceled, context.DeadlineExceeded,
+	unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS,
+}
+
+// cannotLead takes the life off the path, unless that may pass.
 func (w *watch) cannotLead(err error) {
-	for _, passing := range []error{unix.ESRCH, unix.EBADF, os.ErrClosed, context.Canceled, context.DeadlineExceeded} {
-		if errors.Is(err, passing) {
+	for _, p := range passing {
+		if errors.Is(err, p) {
 			return
 		}
 	}
