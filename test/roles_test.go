@@ -25,6 +25,7 @@ import (
 //	peer ADDR      answers every line with the addresses of both ends; "close your door" and "open your door" are done
 //	tally ADDR     says how many bytes a client sent, once the client has half-closed
 //	whoami ADDR    answers questions about itself, see whoami
+//	hoard          takes all large pipes that its user may have
 //	never          never listens
 //	touch FILE     makes a file, to show that it was started
 func playRole(words []string) int {
@@ -52,6 +53,8 @@ func playRole(words []string) int {
 		go serve(argument, tally)
 	case "whoami":
 		go serve(argument, whoami)
+	case "hoard":
+		return hoard()
 	case "never":
 		fmt.Fprintln(os.Stderr, "child never listens")
 	case "touch":
