@@ -19,10 +19,11 @@ SOAK_TIME    ?= 5m
 SOAK_SEED    ?=
 SOAK_TIMEOUT ?= 120m
 FUZZ_TIME    ?= 1m
+BENCH_ROUNDS ?= 5
 TEST_TIMEOUT ?= 15m
 FAULTS       ?= ^Test(Start|Readiness|Bytes|Idle|ChildDeath|Stop|SuddenDeath|Signal|Limits|Clients|Log|Container)_
 
-.PHONY: build test test-docker check demo cycles soak faults fuzz compare packages clean
+.PHONY: build test test-docker check demo cycles soak faults fuzz compare bench packages clean
 
 ## build: one static binary, ./tiproxy
 build:
@@ -78,6 +79,10 @@ fuzz:
 ## compare: the same faults on tiproxy and on its peers; writes docs/compare.md and its table into docs/faults.md (root, about six minutes)
 compare: packages
 	go run ./test/compare --out docs/compare.md --table docs/faults.md
+
+## bench: tiproxy beside other proxies and none, for docs/performance.md (BENCH_ROUNDS=n for more than about five minutes)
+bench: packages build
+	go run ./bench --tiproxy ./tiproxy --docs docs --rounds $(BENCH_ROUNDS)
 
 clean:
 	rm -f tiproxy
