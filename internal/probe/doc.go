@@ -19,3 +19,9 @@ type Tree interface {
 	// the destination, so it should take no more than a few milliseconds.
 	Pids() []int
 }
+
+// headed is a Tree that knows who of it most likely listens: the process that was
+// started. Looking into that one alone spares looking for the others.
+type headed interface {
+	Head() int
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -47,6 +48,19 @@ func lookAt(tree Tree) sight {
 		v.blind = v.blind || hides(pid, err)
 	}
 	return v
+}
+
+// headHolds reports whether the tree's head can be seen to hold all of the sockets.
+func headHolds(tree Tree, all []socket) bool {
+	t, ok := tree.(headed)
+	if !ok {
+		return false
+	}
+	held := make(map[uint64]bool)
+	if eachSocket(t.Head(), func(inode uint64) bool { held[inode] = true; return true }) != nil {
+		return false
+	}
+	return !slices.ContainsFunc(all, func(s socket) bool { return !held[s.inode] })
 }
 
 // eachSocket calls yield for the inode of every socket among pid's descriptors,

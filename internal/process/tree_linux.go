@@ -248,6 +248,10 @@ func (t *tree) unsent(sent map[ident]bool) []ident {
 	return ids
 }
 
+// Head is the process id of the child itself, which is unreaped as long as the
+// tree is looked at.
+func (t *tree) Head() int { return t.head.pid }
+
 // Pids lists the tree's processes for a probe: cheaply, by the kernel's lists of
 // children, which may miss somebody for a moment. The probe asks again.
 func (t *tree) Pids() []int {
