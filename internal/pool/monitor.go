@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 )
 
@@ -153,6 +154,7 @@ func (p *Pool) open(r *run) bool {
 	p.setLocked(Opened)
 	p.settleLocked()
 	p.mu.Unlock()
+	runtime.Gosched() // those who have waited go first: telling takes longer than they need
 	p.tell(ev)
 	return true
 }

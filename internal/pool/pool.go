@@ -265,6 +265,9 @@ func (l *Lease) Addr() net.Addr { return l.run.addr }
 // Gen returns the number of the life, counted from 1.
 func (l *Lease) Gen() uint64 { return l.run.gen }
 
+// Opened returns when the life was found ready.
+func (l *Lease) Opened() time.Time { return l.run.opened }
+
 // Done returns a channel that is closed when the started process of this life
 // has ended by itself, or all of a life that was stopped is gone. The lease no
 // longer counts from then on.

@@ -24,6 +24,10 @@ const (
 	// is asked before anything was refused.
 	lookTime = 50 * time.Millisecond
 
+	// freshTime is how long the look by which a child was found ready stands for
+	// those of the clients who waited for it.
+	freshTime = 5 * time.Millisecond
+
 	// forgivenBy is how many must have been taken before a fickle child is
 	// believed again: care costs time on each of them.
 	forgivenBy = 256

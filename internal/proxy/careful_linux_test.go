@@ -119,6 +119,34 @@ func TestStrangerWhoTookThePortIsNotDialed(t *testing.T) {
 	}
 }
 
+// The look by which a child was found ready stands for those of the clients who
+// waited for it; who comes later looks again.
+func TestWhoWaitedForTheStartDoesNotLookAgain(t *testing.T) {
+	leakFree(t)
+	c := newChild(t)
+	l := c.will(newLife(listen(t, "tcp"), echo))
+	ready := l.booting()
+	h := newHouse(t, "tcp", c, Config{Hold: time.Hour, Taken: func(net.Conn) (bool, bool) { return true, true }})
+	first := connect(t, h.addr)
+	eventually(t, "it waits", func() bool { return h.pool.Snapshot().Waiting == 1 })
+	before := time.Now()
+	ready()
+	say(t, first, []byte("x"))
+	hear(t, first, []byte("x"))
+	if n := len(l.asked); n > 0 && time.Since(before) < freshTime {
+		t.Errorf("%d looks, want none", n)
+	}
+	for len(l.asked) > 0 {
+		<-l.asked
+	}
+	second := connect(t, h.addr)
+	say(t, second, []byte("x"))
+	hear(t, second, []byte("x"))
+	if n := len(l.asked); n != 1 {
+		t.Errorf("%d looks for one who comes later, want 1", n)
+	}
+}
+
 // A crowd that asks at the same time shares one look, which begins after all
 // of them have asked.
 func TestCrowdSharesALook(t *testing.T) {

@@ -26,6 +26,7 @@ type conn struct {
 	seated  bool // counts among those who wait
 	counted bool // counts among those of its source
 	greeted bool
+	awoken  bool // the lease is one that was waited for, see freshTime
 
 	// The fields below are guarded by mu.
 	mu       sync.Mutex

@@ -197,10 +197,12 @@ func (c *conn) leased(ctx context.Context) (*pool.Lease, error) {
 		c.dropPending()
 		c.release()
 	}
+	since := time.Now()
 	l, err := c.srv.pool.Get(ctx, c.caller())
 	if err != nil {
 		return nil, err
 	}
+	c.awoken = l.Opened().After(since)
 	c.hold(l)
 	return l, nil
 }
@@ -248,7 +250,7 @@ func (c *conn) takesConnections(ctx context.Context, l *pool.Lease) (net.Addr, e
 
 // firstLook is takesConnections for a life that has not refused this client.
 func (c *conn) firstLook(ctx context.Context, l *pool.Lease) (net.Addr, error) {
-	if !c.srv.careful(l) {
+	if !c.srv.careful(l) || c.awoken && time.Since(l.Opened()) < freshTime {
 		return l.Addr(), nil
 	}
 	addr, err := c.stillListens(ctx, l)
