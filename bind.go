@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"tiproxy/internal/config"
+	"tiproxy/internal/proxy"
 )
 
 // staleTimeout bounds the question whether somebody listens on a unix socket.
@@ -50,16 +51,13 @@ func bind(ctx context.Context, s config.Service) (*binding, error) {
 	return nil, fmt.Errorf("cannot listen on %s: the only free port is that of --dest: write another one", s.Bind)
 }
 
-// bindTCP listens without MPTCP, which Go would choose by default: it gains
-// nothing here, and such sockets are shut out of several kernel facilities.
-// To Go 0.0.0.0 means IPv6 as well, to everybody else it does not.
+// bindTCP listens. To Go 0.0.0.0 means IPv6 as well, to everybody else it does not.
 func bindTCP(ctx context.Context, a config.Addr) (net.Listener, error) {
 	network := "tcp"
 	if ip, err := netip.ParseAddr(a.Host); err == nil && ip.Is4() {
 		network = "tcp4"
 	}
-	var lc net.ListenConfig
-	lc.SetMultipathTCP(false)
+	lc := proxy.ListenConfig()
 	l, err := lc.Listen(ctx, network, a.Dial())
 	if err != nil {
 		return nil, explainBind(a, err)

@@ -19,7 +19,7 @@ const (
 
 // Serve accepts connections from l until Drain or Reset, and then returns nil.
 // It returns an error when l cannot accept any more. It closes l. Several
-// listeners may be served at once.
+// listeners may be served at once; those of TCP are to come of ListenConfig.
 //
 // At the limit of descriptors or memory it pauses, at most half a second at a
 // time: a listener that is readable and cannot be accepted from would spin.
@@ -28,7 +28,6 @@ func (s *Server) Serve(l net.Listener) error {
 	if !s.track(l) {
 		return nil
 	}
-	keepUrgentOf(l)
 	shortage := episode{log: s.log, level: slog.LevelWarn, addr: l.Addr()}
 	defer shortage.end()
 	full := episode{log: s.log, level: slog.LevelInfo, addr: l.Addr()}

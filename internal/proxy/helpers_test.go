@@ -104,7 +104,9 @@ func listen(t *testing.T, network string) net.Listener {
 		addr = filepath.Join(dir, "s")
 	}
 	lc := net.ListenConfig{}
-	lc.SetMultipathTCP(false)
+	if network == "tcp" {
+		lc = ListenConfig()
+	}
 	l, err := lc.Listen(context.Background(), network, addr)
 	if err != nil {
 		t.Fatal(err)

@@ -287,11 +287,14 @@ func over(l *pool.Lease) bool {
 	}
 }
 
+// dialer dials every child; it has no state.
+var dialer = newDialer()
+
 // dial connects to addr, within limit. Every failure means the same: nobody
-// takes a connection there now. Nagle is off and keepalive on (15 s, then 9
-// probes 15 s apart), which is what package net does unasked.
+// takes a connection there now. Nagle is off, which is what package net does
+// unasked, and keepalive on.
 func dial(ctx context.Context, addr net.Addr, limit time.Duration) (net.Conn, error) {
-	d := net.Dialer{Timeout: limit}
-	d.SetMultipathTCP(false) // splice needs plain TCP
-	return d.DialContext(ctx, addr.Network(), addr.String())
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return dialer.DialContext(ctx, addr.Network(), addr.String())
 }

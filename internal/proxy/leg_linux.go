@@ -42,9 +42,7 @@ func (l *leg) init(nc net.Conn) (err error) {
 	switch c := nc.(type) {
 	case *net.TCPConn:
 		l.tcp = true
-		if l.raw, err = c.SyscallConn(); err == nil {
-			err = keepUrgent(l.raw)
-		}
+		l.raw, err = c.SyscallConn()
 	case *net.UnixConn:
 		l.raw, err = c.SyscallConn()
 	default:
