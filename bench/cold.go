@@ -22,8 +22,8 @@ var childDelays = []time.Duration{0, 20 * time.Millisecond, 300 * time.Milliseco
 const coldTime = 10 * time.Second
 
 // coldStarts is what was seen of many starts of one kind of child: how long
-// the first byte took, without the time that the child itself took from the
-// first thing that it did until it listened.
+// the first byte took, without the time that the child itself took from exec
+// until it listened.
 type coldStarts struct {
 	Delay        time.Duration
 	Starts       int
@@ -31,7 +31,7 @@ type coldStarts struct {
 	P90, P99     time.Duration
 	Max          time.Duration
 	MedianChild  time.Duration // the child's own time
-	WithoutProxy time.Duration // median from fork to the first thing that the same child does
+	WithoutProxy time.Duration // median from before fork to exec of the same child
 }
 
 // coldStarts starts children, each with a client of its own.
@@ -162,8 +162,8 @@ func firstByte(addr string) (whole, its time.Duration, err error) {
 	return whole, time.Duration(until - from), nil
 }
 
-// bareStarts is the median time from fork until a child of ours does its first
-// thing: the kernel's and the Go runtime's share of every start.
+// bareStarts is the median time that it takes to have a child executed: a part of
+// every start.
 func bareStarts(n int) (time.Duration, error) {
 	line, err := roleLine("clock")
 	if err != nil {

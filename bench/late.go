@@ -10,8 +10,8 @@ import (
 )
 
 // serveLate is a child that listens after a delay, and tells each client when
-// it began and when it listened.
-func serveLate(begun int64, addr, delay string) error {
+// it was executed and when it listened.
+func serveLate(addr, delay string) error {
 	d, err := time.ParseDuration(delay)
 	if err != nil {
 		return err
@@ -21,7 +21,7 @@ func serveLate(begun int64, addr, delay string) error {
 	if err != nil {
 		return err
 	}
-	said := []byte(strconv.FormatInt(begun, 10) + " " + strconv.FormatInt(monotonic(), 10) + "\n")
+	said := []byte(strconv.FormatInt(executed, 10) + " " + strconv.FormatInt(monotonic(), 10) + "\n")
 	for {
 		c, err := l.Accept()
 		if err != nil {

@@ -164,8 +164,8 @@ func line(w *strings.Builder, cells ...string) {
 }
 
 func (r *results) coldTable(w *strings.Builder) {
-	w.WriteString("\n### The first client of a child that sleeps\n\nFrom connect to the first byte, without the time from the child's first instruction of its own until it listens, in ms. " +
-		"What fork, exec and the runtime of the child take without any proxy is in the last column, and is part of all others.\n\n")
+	w.WriteString("\n### The first client of a child that sleeps\n\nFrom connect to the first byte, without the time from the child's exec until it listens, in ms. " +
+		"How long it takes to have the same child executed without any proxy is in the last column, and is part of all others.\n\n")
 	line(w, "", "the child listens after", "starts", "median", "p90", "p99", "longest", "without proxy")
 	line(w, "---", "--:", "--:", "--:", "--:", "--:", "--:", "--:")
 	for _, who := range r.ours() {
