@@ -398,7 +398,7 @@ func receive(fd int, b []byte, peek bool) (int, error) {
 		if peek {
 			n, _, err = unix.Recvfrom(fd, b, unix.MSG_PEEK)
 		} else {
-			n, err = unix.Read(fd, b)
+			n, err = quickRead(fd, b)
 		}
 		if err != unix.EINTR {
 			return n, err
@@ -427,7 +427,7 @@ func discard(fd int, b []byte) (int, error) {
 // transmit is send(2). It returns 0 with an error, never -1.
 func transmit(fd int, b []byte) (int, error) {
 	for {
-		n, err := unix.Write(fd, b)
+		n, err := quickWrite(fd, b)
 		if err == unix.EINTR {
 			continue
 		}

@@ -91,11 +91,7 @@ func connectEarly(fd int, address string) error {
 	if err != nil || to.Addr().Zone() != "" {
 		return nil // package net's own call is the first one then
 	}
-	var sa unix.Sockaddr = &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
-	if to.Addr().Is4() {
-		sa = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
-	}
-	switch err := unix.Connect(fd, sa); err {
+	switch _, err := quickConnect(fd, to); err {
 	case nil, unix.EINPROGRESS, unix.EINTR:
 		return nil
 	default:
