@@ -85,11 +85,12 @@ func prepareDialed(network, address string, c syscall.RawConn) error {
 	return errors.Join(closed, err)
 }
 
-// connectEarly begins to connect.
+// connectEarly begins to connect, unless it does not understand the address:
+// package net's own call is the first one then.
 func connectEarly(fd int, address string) error {
-	to, err := netip.ParseAddrPort(address)
-	if err != nil || to.Addr().Zone() != "" {
-		return nil // package net's own call is the first one then
+	to, notPlain := netip.ParseAddrPort(address)
+	if notPlain != nil || to.Addr().Zone() != "" {
+		return nil
 	}
 	switch _, err := quickConnect(fd, to); err {
 	case nil, unix.EINPROGRESS, unix.EINTR:
