@@ -44,7 +44,7 @@ func newStand(ctx context.Context, dir string, s subject, to server) (*stand, er
 }
 
 func tryStand(dir string, s subject, to server) (st *stand, err error) {
-	st = &stand{}
+	st = &stand{route: route{bulk: to.name == flood.name}}
 	defer func() {
 		if err != nil {
 			st.close()
