@@ -82,8 +82,9 @@ func checkJSON(t *testing.T, text string) {
 			t.Errorf("%s: cold starts %v and asleep %v, want %d kinds and a resident set", who, r.Cold[who], r.Asleep[who], len(childDelays))
 		}
 		for _, m := range []measure{requestsCPU, bulkCPU} {
-			if s, ok := r.spread(who, m); !ok || s.median <= 0 {
-				t.Errorf("%s: %s is %v, want more than 0", who, m.key, r.Values[who][m.key])
+			// Nothing at all is what a path costs on which tiproxy steps aside.
+			if s, ok := r.spread(who, m); !ok || s.median < 0 || s.median == 0 && who == ours+" copy" {
+				t.Errorf("%s: %s is %v, want something", who, m.key, r.Values[who][m.key])
 			}
 		}
 	}
