@@ -80,7 +80,7 @@ fuzz:
 compare: packages
 	go run ./test/compare --out docs/compare.md --table docs/faults.md
 
-## bench: tiproxy beside other proxies and none, for docs/performance.md (BENCH_ROUNDS=n for more than about five minutes)
+## bench: tiproxy beside other proxies and none, for docs/performance.md (BENCH_ROUNDS=n for more than about eight minutes)
 bench: packages build
 	go run ./bench --tiproxy ./tiproxy --docs docs --rounds $(BENCH_ROUNDS)
 
