@@ -24,13 +24,15 @@ func newMariaDB(t *testing.T) mariaDB {
 	dir := sharedDir(t)
 	db := mariaDB{data: filepath.Join(dir, "data"), socket: filepath.Join(dir, "run", "s")}
 	mustClient(t, "", "install", "-d", "-o", "mysql", db.data, filepath.Dir(db.socket))
-	mustClient(t, "", "mariadb-install-db", "--no-defaults", "--user=mysql", "--datadir="+db.data,
+	// Temporary tables are named for the pid, which is not unique: other tests run
+	// servers in PID namespaces.
+	mustClient(t, "", "env", "TMPDIR="+filepath.Dir(db.socket), "mariadb-install-db", "--no-defaults", "--user=mysql", "--datadir="+db.data,
 		"--auth-root-authentication-method=normal", "--skip-test-db", "--innodb-log-file-size=8M")
 	return db
 }
 
 func (db mariaDB) args(more ...string) []string {
-	return append([]string{"--no-defaults", "--user=mysql", "--datadir=" + db.data, "--socket=" + db.socket,
+	return append([]string{"--no-defaults", "--tmpdir=" + filepath.Dir(db.socket), "--user=mysql", "--datadir=" + db.data, "--socket=" + db.socket,
 		"--pid-file=" + filepath.Join(db.data, "pid"), "--innodb-log-file-size=8M", "--skip-log-bin"}, more...)
 }
 

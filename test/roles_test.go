@@ -10,11 +10,15 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"os/exec"
 	"os/signal"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // playRole is the main of the servers that no package offers.
@@ -26,6 +30,7 @@ import (
 //	tally ADDR     says how many bytes a client sent, once the client has half-closed
 //	whoami ADDR    answers questions about itself, see whoami
 //	hoard          takes all large pipes that its user may have
+//	unblocked LINE becomes that command, with no signal blocked
 //	never          never listens
 //	touch FILE     makes a file, to show that it was started
 func playRole(words []string) int {
@@ -53,6 +58,8 @@ func playRole(words []string) int {
 		go serve(argument, tally)
 	case "whoami":
 		go serve(argument, whoami)
+	case "unblocked":
+		return unblocked(words[1:])
 	case "hoard":
 		return hoard()
 	case "never":
@@ -70,6 +77,21 @@ func playRole(words []string) int {
 	}
 	fmt.Fprintln(os.Stderr, "child got", <-signals)
 	return 0
+}
+
+// unblocked starts from a known signal mask: a thread of this binary that starts
+// something may have blocked them all.
+func unblocked(line []string) int {
+	runtime.LockOSThread()
+	path, err := exec.LookPath(line[0])
+	if err == nil {
+		err = unix.PthreadSigmask(unix.SIG_SETMASK, &unix.Sigset_t{}, nil)
+	}
+	if err == nil {
+		err = syscall.Exec(path, line, os.Environ())
+	}
+	fmt.Fprintln(os.Stderr, "unblocked:", err)
+	return 1
 }
 
 func serve(address string, handle func(net.Conn)) { acceptAll(listen(address), handle) }

@@ -255,7 +255,7 @@ func TestStart_ChildFindsWhatTiproxyWasStartedWith(t *testing.T) {
 	before := filepath.Join(sharedDir(t), "before")
 	p := run(t, setup{
 		dest: "127.0.0.1:" + freePort(t), program: "sleep", args: []string{"1000"},
-		wrapper: []string{"sh", "-c", `grep -E '^Sig(Blk|Ign)' /proc/$$/status >` + before + `
+		wrapper: []string{self, "role", "unblocked", "sh", "-c", `grep -E '^Sig(Blk|Ign)' /proc/$$/status >` + before + `
 			umask 027; ulimit -S -n 777; echo 300 >/proc/self/oom_score_adj; exec "$@"`, "sh"},
 	})
 	dial(t, host(), p.address())
