@@ -276,7 +276,12 @@ const zombieGrace = time.Second
 // spare reports whether a child that we did not start is to be left alone now.
 func (h *Host) spare(pid int, pending *bool) bool {
 	p, ok := readProc(pid)
-	if !ok || p.alive() || p.pgrp != h.self.pgrp {
+	switch {
+	case !ok:
+		return false
+	case p.alive():
+		return true // it may end at any moment, which SIGCHLD tells
+	case p.pgrp != h.self.pgrp:
 		return false
 	}
 	first, seen := h.zombies[p.ident]

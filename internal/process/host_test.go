@@ -317,6 +317,35 @@ func TestOthersMayStartProcesses(t *testing.T) {
 	_ = cmd.Process.Release()
 }
 
+// A process that ends between the look at it and what is done about it is still
+// somebody else's.
+func TestReapingNeverTakesALivingChildOfOthers(t *testing.T) {
+	r := newRig(t)
+	over, ended := make(chan struct{}), make(chan struct{})
+	go reapOnAndOn(r.host, over, ended)
+	for i := range 200 {
+		err := exec.Command("/bin/sh", "-c", "exit 3").Run()
+		if fmt.Sprint(err) != "exit status 3" {
+			t.Errorf("run %d: %v", i, err)
+			break
+		}
+	}
+	close(over)
+	<-ended
+}
+
+func reapOnAndOn(h *Host, over <-chan struct{}, ended chan<- struct{}) {
+	defer close(ended)
+	for {
+		select {
+		case <-over:
+			return
+		default:
+			h.do(h.reap)
+		}
+	}
+}
+
 // A helper of the program itself is not taken for an orphan of the tree.
 func TestStopSparesOurOwnHelpers(t *testing.T) {
 	r := newRig(t)

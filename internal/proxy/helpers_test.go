@@ -315,10 +315,18 @@ func (l *life) busy() (ready func()) {
 func (l *life) accept() {
 	for {
 		c, err := l.ln.Accept()
-		if err != nil {
+		switch {
+		case err == nil:
+			go l.serve(c)
+		case !scarce(err):
 			return
+		default: // the child of a test shares the limit that it is about
+			select {
+			case <-l.stop:
+				return
+			case <-time.After(acceptPauseMin):
+			}
 		}
-		go l.serve(c)
 	}
 }
 
