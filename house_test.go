@@ -21,10 +21,11 @@ const module = "tiproxy"
 // arrows says which packages of ours a package may import. Imports point
 // inwards: a room that knows fewer others can be read, tested and replaced alone.
 var arrows = map[string][]string{
-	"":                       {"internal/admin", "internal/config", "internal/direct", "internal/pool", "internal/probe", "internal/process", "internal/proxy", "internal/stdio"},
+	"":                       {"internal/admin", "internal/config", "internal/direct", "internal/output", "internal/pool", "internal/probe", "internal/process", "internal/proxy", "internal/stdio"},
 	"internal/admin":         {},
 	"internal/config":        {},
 	"internal/direct":        {},
+	"internal/output":        {},
 	"internal/pool":          {},
 	"internal/pool/pooltest": {"internal/pool"},
 	"internal/probe":         {},
@@ -42,6 +43,7 @@ var arrowReasons = map[string]string{
 	"internal/admin":         "whoever asks about the proxy must not be able to change it: it is handed what it may say",
 	"internal/config":        "settings are checked values: they describe, they start and open nothing",
 	"internal/direct":        "the kernel is told where to lead clients; who the child is and when it is stopped is decided elsewhere",
+	"internal/output":        "a child's output is taken by whoever has room for it: what it is for is decided elsewhere",
 	"internal/pool":          "the heart knows nobody: any kind of resource can be behind it",
 	"internal/pool/pooltest": "the fake and the conformance suite serve every kind, so they know none",
 	"internal/probe":         "whether something is ready is a question to the kernel, not to our other rooms",
