@@ -21,10 +21,11 @@ const module = "tiproxy"
 // arrows says which packages of ours a package may import. Imports point
 // inwards: a room that knows fewer others can be read, tested and replaced alone.
 var arrows = map[string][]string{
-	"":                       {"internal/admin", "internal/config", "internal/direct", "internal/output", "internal/pool", "internal/probe", "internal/process", "internal/proxy", "internal/stdio"},
+	"":                       {"internal/admin", "internal/config", "internal/direct", "internal/metrics", "internal/output", "internal/pool", "internal/probe", "internal/process", "internal/proxy", "internal/stdio"},
 	"internal/admin":         {},
 	"internal/config":        {},
 	"internal/direct":        {},
+	"internal/metrics":       {},
 	"internal/output":        {},
 	"internal/pool":          {},
 	"internal/pool/pooltest": {"internal/pool"},
@@ -43,6 +44,7 @@ var arrowReasons = map[string]string{
 	"internal/admin":         "whoever asks about the proxy must not be able to change it: it is handed what it may say",
 	"internal/config":        "settings are checked values: they describe, they start and open nothing",
 	"internal/direct":        "the kernel is told where to lead clients; who the child is and when it is stopped is decided elsewhere",
+	"internal/metrics":       "numbers are shown as they are handed over: who counts them is not known here",
 	"internal/output":        "a child's output is taken by whoever has room for it: what it is for is decided elsewhere",
 	"internal/pool":          "the heart knows nobody: any kind of resource can be behind it",
 	"internal/pool/pooltest": "the fake and the conformance suite serve every kind, so they know none",
@@ -68,6 +70,7 @@ var owners = []struct {
 	{"github.com/lmittmann/tint", []string{""}, "main chooses how the log looks; rooms get a *slog.Logger"},
 	{"golang.org/x/term", []string{""}, "main decides what a terminal changes; rooms behave the same with and without one"},
 	{"github.com/cilium/ebpf", []string{"internal/direct"}, "a program in the kernel is the direct path's own business; everybody else works without it"},
+	{"github.com/prometheus/client_golang", []string{"internal/metrics"}, "how numbers are written for Prometheus is one room's business; the others count"},
 	{"github.com/pires/go-proxyproto", []string{"internal/proxy"}, "a PROXY header is the first thing on a connection: only who reads and writes connections knows its format"},
 }
 

@@ -12,6 +12,7 @@ set -euo pipefail
 
 packages=(
 	bsdutils          # script(1) and friends
+	chromium          # the dashboard is looked at
 	curl
 	docker-compose
 	docker.io
@@ -28,6 +29,7 @@ packages=(
 	nginx-light
 	postgresql        # brings initdb and pgbench along
 	procps
+	prometheus        # promtool
 	python3
 	redis-server
 	redis-tools       # redis-cli, redis-benchmark
