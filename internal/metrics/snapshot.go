@@ -126,5 +126,5 @@ func unix(t time.Time) float64 {
 	if t.IsZero() {
 		return 0
 	}
-	return float64(t.UnixMilli()) / 1000
+	return t.Sub(time.Unix(0, 0)).Seconds()
 }
