@@ -78,7 +78,7 @@ var wrongLines = []struct {
 	{"per source on a unix socket", join([]string{"--max-per-source", "5", "--bind", "unix:/run/x"}, both...), nil, []string{"clients of a unix socket have none (--bind unix:/run/x)"}},
 	{"PROXY version", join([]string{"--proxy-protocol", "3"}, both...), nil, []string{"--proxy-protocol: \"3\" is not known: write v1 or v2"}},
 	{"log format", join([]string{"--log-format", "xml"}, both...), nil, []string{"--log-format: \"xml\" is not known: write auto, text or json"}},
-	{"path", join([]string{"--path", "straight"}, both...), nil, []string{`--path: "straight" is not known: write copy, direct or auto`}},
+	{"path", join([]string{"--path", "straight"}, both...), nil, []string{`--path: "straight" is not known: write copy, direct, auto or inherit`}},
 	{"direct with what it cannot do", join([]string{"--path", "direct", "--max-per-source", "3"}, both...), nil, []string{"--path is direct, but --max-per-source counts every connection: leave that out, or write --path auto or copy"}},
 	{"log level", join([]string{"--log-level", "loud"}, both...), nil, []string{"write debug, info, warn or error"}},
 	{"several", join([]string{"--idle", "30", "--log-level", "loud", "word"}, someDest...), nil,

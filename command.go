@@ -82,7 +82,7 @@ func addCompletions(root *cobra.Command) {
 		"log-level":   fixed("debug", "info", "warn", "error"),
 
 		"wake-on":        fixed(string(config.WakeOnConnect), string(config.WakeOnData)),
-		"path":           fixed(string(config.PathCopy), string(config.PathDirect), string(config.PathAuto)),
+		"path":           fixed(string(config.PathCopy), string(config.PathDirect), string(config.PathAuto), string(config.PathInherit)),
 		"quiet-policy":   fixed(string(config.QuietKeep), string(config.QuietClose), string(config.QuietIgnore)),
 		"proxy-protocol": fixed(string(config.ProxyV1), string(config.ProxyV2)),
 	} {

@@ -15,8 +15,11 @@ import (
 // says in one line which path it is and why.
 func (p *program) openDirect() error {
 	want := p.service.BytePath
-	if want == config.PathCopy {
+	switch want {
+	case config.PathCopy:
 		return nil
+	case config.PathInherit:
+		return p.openHeir()
 	}
 	why := p.service.NotDirect
 	if why == "" {
@@ -39,9 +42,11 @@ func (p *program) newDirect() (*direct.Path, error) {
 	if !ok {
 		return nil, fmt.Errorf("--bind is no TCP socket but %T", p.bound.Listener)
 	}
-	return direct.Open(direct.Config{
-		Listener: l, Idle: p.service.Idle, Hold: p.holdChild, Carried: p.carried, Log: p.log,
-	})
+	return direct.Open(p.directConfig(l))
+}
+
+func (p *program) directConfig(l *net.TCPListener) direct.Config {
+	return direct.Config{Listener: l, Idle: p.service.Idle, Hold: p.holdChild, Carried: p.carried, Log: p.log}
 }
 
 // holdChild keeps a life awake for the clients that the kernel leads to it.
@@ -68,7 +73,9 @@ func (p *program) carried() map[direct.Pair]bool {
 func (p *program) steer(ev pool.Event) {
 	switch ev.Kind {
 	case pool.EventOpened:
-		if life, ok := ev.Life.(interface{ Tree() probe.Tree }); ok {
+		if p.heir != nil {
+			p.direct.Begin(ev.Gen, nil)
+		} else if life, ok := ev.Life.(interface{ Tree() probe.Tree }); ok {
 			p.direct.Begin(ev.Gen, p.finder(life.Tree()))
 		}
 	case pool.EventShutdown, pool.EventClosed:
@@ -102,7 +109,10 @@ func (p *program) drainDirect() {
 
 // closeDirect ends the path.
 func (p *program) closeDirect() {
-	if p.direct != nil {
+	switch {
+	case p.heir != nil:
+		p.heir.Close()
+	case p.direct != nil:
 		p.direct.Close()
 	}
 }

@@ -23,5 +23,9 @@ func main() {
 	if process.IsKeeper(os.Args) {
 		os.Exit(process.KeeperMain(os.Args))
 	}
+	// So must what is on its way to become a child.
+	if process.IsActivator(os.Args) {
+		os.Exit(process.ActivatorMain(os.Args))
+	}
 	os.Exit(execute(os.Args[1:]))
 }

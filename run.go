@@ -36,7 +36,10 @@ type program struct {
 	adminAt  config.Addr
 	admin    adminRoom
 	host     *process.Host
-	direct   *direct.Path // nil on the copy path
+	direct   *direct.Path      // nil on the copy path
+	heir     *direct.Inherited // nil unless the child inherits the listener; direct is then part of it
+	endServe context.CancelFunc
+	served   chan struct{} // closed when serve has ended
 	pool     *pool.Pool
 	server   *proxy.Server
 }
@@ -70,8 +73,8 @@ func (p *program) main(unknown []unknownEnv) error {
 	defer p.signals.close()
 
 	failed := make(chan error, 1)
-	go p.serve(failed)
-	p.log.Info(msgListening, "bind", p.bound.address(), "dest", p.service.Dest.String(), "program", p.service.Path)
+	p.startServing(failed)
+	p.log.Info(msgListening, "bind", p.bound.address(), "dest", p.destination(), "program", p.service.Path)
 	p.noteExposure()
 	select {
 	case sig := <-p.signals.asked:
@@ -123,6 +126,7 @@ func (p *program) closeBound() {
 func (p *program) stop(key, why string) {
 	p.admin.stopping.Store(true)
 	p.bound.unlink()
+	p.stopServing()
 	p.drainDirect()
 	p.server.Drain()
 	p.log.Info(msgStopping, key, why, "connections", p.connections(),
@@ -182,7 +186,7 @@ func (p *program) noteExposure() {
 		p.log.Info("the child is started as root", "hint", "unless it changes its user by itself, --user gives it another one")
 	}
 	at, ok := p.bound.Addr().(*net.TCPAddr)
-	if !ok || at.IP.IsLoopback() {
+	if !ok || at.IP.IsLoopback() || p.heir != nil {
 		return
 	}
 	if ip := net.ParseIP(p.service.Dest.Host); p.service.Dest.Network == "unix" || p.service.Dest.Host == "localhost" || ip != nil && ip.IsLoopback() {

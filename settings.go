@@ -38,7 +38,7 @@ func settings() []setting {
 	type list = []config.Value
 	return []setting{
 		{"bind", "ADDR", config.DefaultBind, "where clients connect: host:port, :port, [v6]:port or unix:/path; port 0 takes a free one", func(t *text) *value { return &t.Bind }, nil},
-		{"dest", "ADDR", "", "where the child listens: host:port or unix:/path (required)", func(t *text) *value { return &t.Dest }, nil},
+		{"dest", "ADDR", "", "where the child listens: host:port or unix:/path (required but with --path inherit)", func(t *text) *value { return &t.Dest }, nil},
 		{"exec", "PROGRAM", "", "the child's program: a path, or a name looked up in PATH, then in --workdir (required)", func(t *text) *value { return &t.Exec }, nil},
 		{"workdir", "DIR", "", "the child's working directory (default: the current one)", func(t *text) *value { return &t.Workdir }, nil},
 		{"env", "KEY=VALUE", "", "added to the child's environment; may be repeated", nil, func(t *text) *list { return &t.Env }},
@@ -61,7 +61,7 @@ func settings() []setting {
 		{"max-per-source", "N", "", "connections of one address (IPv6: /64) at once, further ones are reset", func(t *text) *value { return &t.MaxPerSource }, nil},
 		{"proxy-protocol", "VERSION", "", "tell the child its client's address by a PROXY protocol header: v1 or v2", func(t *text) *value { return &t.ProxyProtocol }, nil},
 		{"accept-proxy-protocol", "CIDR,...", "", "believe, and require, a PROXY protocol header from these peers, and from nobody else; may be repeated", nil, func(t *text) *list { return &t.AcceptProxyProtocol }},
-		{"path", "PATH", config.DefaultPath, "how bytes get to the child: copy = tiproxy carries them, direct = the kernel leads clients to the child itself (Linux, root or CAP_BPF and CAP_NET_ADMIN), auto = direct where nothing speaks against it", func(t *text) *value { return &t.BytePath }, nil},
+		{"path", "PATH", config.DefaultPath, "how bytes get to the child: copy = tiproxy carries them, direct = the kernel leads clients to the child itself (Linux, root or CAP_BPF and CAP_NET_ADMIN), auto = direct where nothing speaks against it, inherit = the child is handed the socket itself (LISTEN_FDS) and --dest is left out", func(t *text) *value { return &t.BytePath }, nil},
 		{"admin", "ADDR", "", "where tiproxy can be asked whether it is well: unix:/path, for its own user only (see tiproxy healthcheck)", nil, nil},
 		{"log-format", "FORMAT", "auto", "tiproxy's own log, on stderr: text, json, or auto = text on a terminal", nil, nil},
 		{"log-level", "LEVEL", "info", "debug, info, warn or error", nil, nil},

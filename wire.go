@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"strings"
@@ -21,7 +22,7 @@ func (p *program) resource() *process.Resource {
 	if s.User != nil {
 		environ = s.User.Environ(environ)
 	}
-	return process.NewResource(p.host, process.Command{
+	cmd := process.Command{
 		Service:     s.Name,
 		Path:        s.Path,
 		Args:        append([]string{programName(s.Exec, s.Path)}, s.Args...),
@@ -33,13 +34,17 @@ func (p *program) resource() *process.Resource {
 		Stdout:      p.out,
 		Stderr:      (*pieces)(p.lines),
 		Gates:       gates(s.Ready),
-	}, p.prober(), p.log)
+	}
+	if p.heir != nil {
+		cmd.Activated, cmd.Listener = true, uintptr(p.heir.Descriptor())
+	}
+	return process.NewResource(p.host, cmd, p.prober(), p.log)
 }
 
 // childEnv is the child's whole environment.
 func (p *program) childEnv(environ []string) []string {
 	env := process.CleanEnv(environ, p.service.Env)
-	if p.direct != nil {
+	if p.direct != nil && p.heir == nil {
 		return direct.Environ(env)
 	}
 	return env
@@ -70,6 +75,9 @@ func (p *program) probed() probe.Dest {
 
 // prober and gates are the one place that knows every kind of readiness.
 func (p *program) prober() process.Prober {
+	if p.heir != nil {
+		return heirProber{p.heir}
+	}
 	dest := p.probed()
 	listen, dial := &probe.Listen{Dest: dest, OnGuess: p.guessed}, &probe.Dial{Dest: dest}
 	switch r := p.service.Ready; {
@@ -148,9 +156,31 @@ func (p *program) newPool() *pool.Pool {
 	return pool.New(p.resource(), cfg)
 }
 
+// startServing begins to take clients, or to wait for those that the child takes.
+func (p *program) startServing(failed chan<- error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	p.endServe, p.served = cancel, make(chan struct{})
+	if p.heir != nil {
+		go p.serveHeir(ctx)
+	} else {
+		go p.serve(failed)
+	}
+}
+
+// stopServing ends the wait for clients that the child takes. The server ends by
+// its Drain.
+func (p *program) stopServing() {
+	p.endServe()
+	if p.heir != nil {
+		<-p.served
+		p.settleHeir()
+	}
+}
+
 // serve accepts clients until the server drains. It hands over the error that
 // ends it before that.
 func (p *program) serve(failed chan<- error) {
+	defer close(p.served)
 	if err := p.server.Serve(p.bound.Listener); err != nil {
 		failed <- err
 	}

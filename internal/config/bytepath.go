@@ -7,20 +7,33 @@ type BytePath string
 
 // The paths.
 const (
-	PathCopy   BytePath = "copy"   // tiproxy carries them
-	PathDirect BytePath = "direct" // the kernel leads the clients to the child
-	PathAuto   BytePath = "auto"   // direct where that can be, copy elsewhere
+	PathCopy    BytePath = "copy"    // tiproxy carries them
+	PathDirect  BytePath = "direct"  // the kernel leads the clients to the child
+	PathAuto    BytePath = "auto"    // direct where that can be, copy elsewhere
+	PathInherit BytePath = "inherit" // the child is handed the socket on which they arrive
 )
 
 // bytePath reads --path and says what in the other settings does not go with
 // the direct path, "" if nothing does.
 func (c *checker) bytePath(t Text, s Service) (path BytePath, obstacle string) {
-	path = parsed(c, t.BytePath, DefaultPath, oneOf(PathCopy, PathDirect, PathAuto))
+	path = parseBytePath(c, t)
 	obstacle = notDirect(t, s)
-	if path == PathDirect && obstacle != "" {
+	if path == PathInherit && obstacle == "" && t.WakeRate.Given {
+		obstacle = "--wake-rate goes by the client's address"
+	}
+	switch {
+	case obstacle == "":
+	case path == PathDirect:
 		c.report(t.BytePath, fmt.Errorf("is direct, but %s: leave that out, or write --path auto or copy", obstacle))
+	case path == PathInherit:
+		c.report(t.BytePath, fmt.Errorf("is inherit, but %s: leave that out, or write --path copy", obstacle))
 	}
 	return path, obstacle
+}
+
+// parseBytePath reads --path alone. What is wrong with it is told to c, if any.
+func parseBytePath(c *checker, t Text) BytePath {
+	return parsed(c, t.BytePath, DefaultPath, oneOf(PathCopy, PathDirect, PathAuto, PathInherit))
 }
 
 // notDirect says what keeps clients from being led to the child itself: all

@@ -31,7 +31,7 @@ type Service struct {
 	Name string // for logs and for the mark in the child's environment
 
 	Bind Addr // where clients connect; port 0 takes a free one
-	Dest Addr // where the child listens; always with host and port
+	Dest Addr // where the child listens; with host and port, or no Network if it inherits Bind
 
 	Exec    string   // the program as it was written, for people
 	Path    string   // the program's absolute path
@@ -127,7 +127,7 @@ func Check(t Text) (Service, error) {
 	var c checker
 	s := Service{Name: DefaultName, Exec: t.Exec.Text, Args: t.Args}
 	s.Bind = parsed(&c, t.Bind, DefaultBind, ParseBind)
-	s.Dest = c.dest(t.Dest)
+	s.Dest = c.dest(t)
 	s.User = c.user(t.User)
 	asUser(s.User, func() {
 		s.Workdir = c.workdir(t.Workdir, s.User)
@@ -167,7 +167,15 @@ func parsed[T any](c *checker, v Value, def string, parse func(string) (T, error
 	return out
 }
 
-func (c *checker) dest(v Value) Addr {
+// dest is where the child listens: nowhere, if it takes its clients from bind.
+func (c *checker) dest(t Text) Addr {
+	v := t.Dest
+	if inherit := parseBytePath(new(checker), t) == PathInherit; inherit && !v.Given {
+		return Addr{}
+	} else if inherit {
+		c.report(v, fmt.Errorf("is %s, but with --path inherit the child takes its clients from --bind itself: leave --dest out", v.Text))
+		return Addr{}
+	}
 	if !v.Given {
 		c.report(v, errors.New("is missing: say where the child listens, for example 127.0.0.1:3000"))
 		return Addr{}

@@ -15,6 +15,11 @@ import (
 // closed does not, whatever the kernel still has to deliver. It does not count
 // beyond most.
 func census(places []place, carried map[Pair]bool, most int) (n int, err error) {
+	return countWhere(places, most, func(c connection) bool { return counts(c) && !carried[c.Pair] })
+}
+
+// countWhere counts the connections at places for which which holds, up to most.
+func countWhere(places []place, most int, which func(connection) bool) (n int, err error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return 0, fmt.Errorf("open netlink sock_diag: %w", err)
@@ -25,16 +30,16 @@ func census(places []place, carried map[Pair]bool, most int) (n int, err error) 
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv); err != nil {
 		return 0, fmt.Errorf("set the netlink timeout: %w", err)
 	}
-	count := func(c connection) bool {
+	tally := func(c connection) bool {
 		here := func(p place) bool { return p.holds(c.Local) }
-		if counts(c) && !carried[c.Pair] && slices.ContainsFunc(places, here) {
+		if which(c) && slices.ContainsFunc(places, here) {
 			n++
 		}
 		return n < most
 	}
 	for _, port := range portsOf(places) {
 		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-			err := dump(fd, dumpRequest(family, port, countedStates), count)
+			err := dump(fd, dumpRequest(family, port, countedStates), tally)
 			// A kernel without IPv6 knows nothing of that family.
 			if err != nil && (family == unix.AF_INET || !errors.Is(err, unix.ENOENT)) {
 				return 0, fmt.Errorf("list connections: %w", err)

@@ -22,6 +22,9 @@ type maps struct {
 //
 // The gate is open while nothing speaks against it. Every reason is a bit of
 // its own, so that one does not undo another.
+//
+// A nil kernel is that of an inherited listener: there is nothing to lead, as the
+// child takes its clients itself.
 type kernel struct {
 	mu     sync.Mutex // held for bpf(2) too, which does not wait for anything
 	maps   maps
@@ -93,6 +96,9 @@ func explain(err error) error {
 
 // close takes the program away from the kernel.
 func (k *kernel) close() {
+	if k == nil {
+		return
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.closed {
@@ -111,6 +117,9 @@ func (k *kernel) close() {
 
 // speak adds and takes away reasons to keep the gate shut, and sets it.
 func (k *kernel) speak(add, take shutReason) error {
+	if k == nil {
+		return nil
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.shut = k.shut&^take | add
@@ -148,6 +157,9 @@ func (k *kernel) cookieLocked(slot int) (cookie uint64) {
 
 // clear empties the slots from a number on.
 func (k *kernel) clear(from int) {
+	if k == nil {
+		return
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for slot := from; slot < slots && !k.closed; slot++ {
@@ -169,6 +181,9 @@ func (k *kernel) filled() (n int) {
 
 // begun tells how many connections were led to the child since attach.
 func (k *kernel) begun() (n uint64) {
+	if k == nil {
+		return 0
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var each []uint64

@@ -17,7 +17,7 @@ type Path struct {
 	cfg    Config
 	log    *slog.Logger
 	at     place
-	kernel *kernel
+	kernel *kernel // nil for an inherited listener
 
 	// The fields below are guarded by mu, which is held for bpf(2) too where
 	// what the kernel does and what we believe must not part.
@@ -108,6 +108,13 @@ func (p *Path) End(gen uint64) {
 	}
 }
 
+// Follows reports whether life gen is the one that Begin was called for last.
+func (p *Path) Follows(gen uint64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.watch != nil && p.watch.gen == gen
+}
+
 // Again says that a client has reached the listener although its life is
 // ready: its sockets may be others than they were.
 func (p *Path) Again() {
@@ -128,10 +135,14 @@ func (p *Path) Retire(gen uint64) bool {
 	p.speakLocked(shutRetired, 0)
 	w := p.watch
 	p.mu.Unlock()
-	if w == nil || w.gen != gen {
-		return true // nobody was led to it, nor will be: see Begin
+	switch {
+	case w != nil && w.gen == gen:
+		return w.ask(w.isAlone)
+	case p.inherited():
+		n, err := p.census(1)
+		return n == 0 && err == nil
 	}
-	return w.ask(w.isAlone)
+	return true // nobody was led to it, nor will be: see Begin
 }
 
 // Return undoes Retire.
@@ -180,6 +191,18 @@ func (p *Path) Close() {
 		<-w.done
 	}
 	p.kernel.close()
+}
+
+// inherited reports whether the child takes clients from our listener itself.
+func (p *Path) inherited() bool { return p.kernel == nil }
+
+// settled waits until who has met the gate as it was is seen. Without a gate
+// there is nothing to wait for.
+func (p *Path) settled() error {
+	if p.inherited() {
+		return nil
+	}
+	return settled()
 }
 
 // speakLocked sets the gate. That cannot fail but after Close, when nobody is

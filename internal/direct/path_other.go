@@ -21,6 +21,9 @@ func (*Path) Begin(uint64, Finder) {}
 // End does nothing here.
 func (*Path) End(uint64) {}
 
+// Follows knows of no life here.
+func (*Path) Follows(uint64) bool { return false }
+
 // Again does nothing here.
 func (*Path) Again() {}
 

@@ -44,6 +44,7 @@ type watch struct {
 	release  func()  // gives the life back; nil unless it is held
 	events   *events // nil unless we listen to them
 	draining bool
+	deaf     bool // we may not listen to them
 	unfit    bool // this life cannot be led to
 	told     bool // something is wrong
 	looked   time.Time
@@ -85,6 +86,9 @@ func (w *watch) run() {
 	w.begun = w.path.kernel.begun()
 	w.findSockets()
 	w.listen()
+	if w.path.inherited() {
+		w.looking.in(0) // it was started for somebody
+	}
 	for {
 		select {
 		case <-w.ctx.Done():
@@ -133,7 +137,7 @@ func (w *watch) ask(do func() bool) bool {
 // findSockets leads to the sockets that the child listens on now.
 func (w *watch) findSockets() {
 	w.findNext = time.Now().Add(w.pause)
-	if w.unfit {
+	if w.unfit || w.path.inherited() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(w.ctx, findTime)
@@ -203,12 +207,16 @@ func (w *watch) news() <-chan struct{} {
 // listen asks for the ends of connections. Without an idle time nobody needs
 // to know.
 func (w *watch) listen() {
-	if w.events != nil || w.unfit || w.path.cfg.Idle == 0 {
+	if w.events != nil || w.deaf || w.unfit || w.path.cfg.Idle == 0 {
 		return
 	}
 	e, err := subscribe(portsOf(w.path.clientPlaces()))
 	if err != nil {
-		w.complain(err)
+		if w.path.inherited() && errors.Is(err, unix.EPERM) {
+			w.deaf = true // a plain user: looking has to do, and does
+		} else {
+			w.complain(err)
+		}
 		w.looking.in(w.tick()) // that has to do
 		return
 	}
@@ -267,6 +275,7 @@ func (w *watch) count() (n int, came bool) {
 	}
 	w.looked, w.begun = now, begun
 	if w.events != nil {
+		came = came || w.path.inherited() && w.events.fresh.Load() > 0
 		w.events.seen()
 	}
 	n, err := w.path.census(1)
@@ -285,7 +294,7 @@ func (w *watch) tick() time.Duration {
 
 // isAlone answers Path.Retire.
 func (w *watch) isAlone() bool {
-	if err := settled(); err != nil {
+	if err := w.path.settled(); err != nil {
 		w.complain(err)
 		return false
 	}
@@ -300,7 +309,7 @@ func (w *watch) isAlone() bool {
 // drain answers Path.Drain.
 func (w *watch) drain() bool {
 	w.draining = true
-	if err := settled(); err != nil {
+	if err := w.path.settled(); err != nil {
 		w.complain(err)
 	}
 	w.look()

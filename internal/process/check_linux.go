@@ -80,7 +80,7 @@ func (l *life) startCheck(c Check) (*life, error) {
 	defer spare.ensure(checkNeeds)()
 	res := *l.res
 	res.prober, res.check = noProber{}, true
-	res.cmd.Path, res.cmd.Args = c.Path, c.Args
+	res.cmd.Path, res.cmd.Args, res.cmd.Activated = c.Path, c.Args, false
 	res.cmd.StopTimeout, res.cmd.Stdout, res.cmd.Stderr, res.cmd.Gates = 0, nil, nil, Gates{}
 	run, err := res.spawn(checkMark(l.tree.mark))
 	if err != nil {

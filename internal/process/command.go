@@ -31,6 +31,10 @@ type Command struct {
 	Dir string
 	// Env is the whole environment except the mark; see CleanEnv.
 	Env []string
+	// Activated says that the child is handed Listener, the descriptor of a
+	// listening socket, as systemd does it: see sd_listen_fds(3). Linux only.
+	Activated bool
+	Listener  uintptr
 	// User is who the child runs as; nil means whoever this program does.
 	User *Credential
 	// StopSignal is the first signal of a stop; zero means SIGTERM.

@@ -45,6 +45,12 @@ func IsKeeper([]string) bool { return false }
 // KeeperMain is never called here.
 func KeeperMain([]string) int { return 2 }
 
+// IsActivator is always false here.
+func IsActivator([]string) bool { return false }
+
+// ActivatorMain is never called here.
+func ActivatorMain([]string) int { return 2 }
+
 // Escaped finds nothing here.
 func Escaped() []Left { return nil }
 

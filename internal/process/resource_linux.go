@@ -42,7 +42,8 @@ func (r *Resource) spawn(mark string) (*life, error) {
 		pipes.closeOurSide()
 		return nil, startError(&r.cmd, err)
 	}
-	pid, _, err := r.host.spawn(r.cmd.Path, r.cmd.Args, r.attr(&pipes, mark, notify), false)
+	path, args := r.cmd.start()
+	pid, _, err := r.host.spawn(path, args, r.attr(&pipes, mark, notify), false)
 	if err != nil {
 		pipes.closeOurSide()
 		notify.drop()
@@ -76,8 +77,12 @@ func (c *Command) sysAttr() *syscall.SysProcAttr {
 }
 
 func (r *Resource) attr(p *pipes, mark string, notify *notifier) *syscall.ProcAttr {
-	env := make([]string, 0, len(r.cmd.Env)+2)
+	env := make([]string, 0, len(r.cmd.Env)+4)
 	files := p.childSide()
+	if r.cmd.Activated {
+		files = append(files, r.cmd.Listener) // becomes 3, SD_LISTEN_FDS_START
+		env = append(env, r.cmd.listenEnv()...)
+	}
 	if r.check {
 		files[2] = files[1] // so that what came last can be told
 	}
