@@ -21,6 +21,7 @@ SOAK_TIMEOUT ?= 120m
 FUZZ_TIME    ?= 1m
 BENCH_ROUNDS ?= 5
 TEST_TIMEOUT ?= 15m
+DIRECT       ?= ^Test(Idle|ChildDeath|Stop|SuddenDeath|Bytes)_
 FAULTS       ?= ^Test(Start|Readiness|Bytes|Idle|ChildDeath|Stop|SuddenDeath|Signal|Limits|Clients|Log|Container)_
 
 .PHONY: build test test-docker check demo cycles soak faults fuzz compare bench packages clean
@@ -33,6 +34,7 @@ build:
 test: packages
 	go vet ./...
 	CGO_ENABLED=1 go test -race -shuffle=on -timeout $(TEST_TIMEOUT) $$(go list ./... | grep -v '/test/docker$$')
+	E2E_PATH=direct CGO_ENABLED=1 go test -race -shuffle=on -timeout $(TEST_TIMEOUT) -run '$(DIRECT)' ./test/
 	$(MAKE) test-docker
 
 ## test-docker: the Docker files, on a real engine of the test's own (root; part of test)
@@ -68,9 +70,10 @@ cycles:
 soak:
 	SOAK_TIME=$(SOAK_TIME) SOAK_SEED=$(SOAK_SEED) CGO_ENABLED=1 go test -race -count=1 -v -parallel 4 -timeout $(SOAK_TIMEOUT) ./test/soak/
 
-## faults: the faults of docs/faults.md in their long forms
+## faults: the faults of docs/faults.md in their long forms, on the copy path and on the direct one
 faults: packages
 	E2E_LONG=1 CGO_ENABLED=1 go test -race -count=1 -v -timeout $(SOAK_TIMEOUT) -run '$(FAULTS)' ./test/
+	E2E_PATH=direct E2E_LONG=1 CGO_ENABLED=1 go test -race -count=1 -v -timeout $(SOAK_TIMEOUT) -run '$(FAULTS)' ./test/
 
 ## fuzz: every fuzz test for FUZZ_TIME, one after the other (FUZZ=REGEXP for some of them)
 fuzz:

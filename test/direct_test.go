@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -52,6 +53,42 @@ func needDirect(t *testing.T) {
 	}
 	if why != "" {
 		t.Skip("NOT TESTED: ", why)
+	}
+}
+
+// pathVariable says on which path tests run that do not choose one.
+const pathVariable = "E2E_PATH"
+
+// mayBeDirect reports whether this is to be run on the direct path because
+// everything is that can be.
+func (s setup) mayBeDirect() bool {
+	if os.Getenv(pathVariable) != "direct" || s.line != nil || len(s.wrapper) > 0 || s.path != "" || s.program == "" || s.dest == "" {
+		return false
+	}
+	inEnv := slices.ContainsFunc(s.env, func(kv string) bool { return strings.HasPrefix(kv, "TIPROXY_") })
+	if inEnv {
+		return false
+	}
+	for _, word := range append([]string{s.bind, s.dest}, s.flags...) {
+		name, _, _ := strings.Cut(word, "=")
+		switch {
+		case strings.HasPrefix(word, "unix:"), name == "--path", name == "dial":
+			return false
+		case slices.Contains([]string{
+			"--allow", "--deny", "--wake-on", "--quiet-policy", "--max-connections", "--max-waiting", "--max-per-source", "--proxy-protocol", "--accept-proxy-protocol",
+		}, name):
+			return false
+		}
+	}
+	return directNotHere() == "" // which TestDirect tells aloud
+}
+
+// copyOnly skips a test of what the direct path does otherwise on purpose: see
+// docs/direct.md.
+func copyOnly(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv(pathVariable) == "direct" {
+		t.Skip("a difference of the direct path: ", why)
 	}
 }
 

@@ -22,6 +22,7 @@ const soakIdle = 20 * time.Millisecond
 // stopped. Each of them must be served, by a child that is not dying, and in
 // the end tiproxy must hold no more than at the start. E2E_CYCLES sets how often.
 func TestSoak_NoClientIsLostAtABadMoment(t *testing.T) {
+	copyOnly(t, "it has a soak of its own, at its own pace")
 	t.Parallel()
 	cycles := 300
 	if n := os.Getenv("E2E_CYCLES"); n != "" {

@@ -111,6 +111,9 @@ func (s setup) commandLine() []string {
 		line = append(line, "--exec", s.program)
 	}
 	line = append(line, s.flags...)
+	if s.mayBeDirect() {
+		line = append(line, "--path", "direct")
+	}
 	if len(s.args) > 0 {
 		line = append(append(line, "--"), s.args...)
 	}

@@ -2,8 +2,11 @@ package probe
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 )
 
 // Held returns the tree's listening sockets that serve Dest at this moment,
@@ -38,6 +41,7 @@ func holders(sockets []socket, tree Tree) ([]Held, error) {
 		want[s.inode] = true
 	}
 	found := make(map[uint64]Held, len(want))
+	hidden := false
 	for _, pid := range tree.Pids() {
 		if len(found) == len(want) {
 			break
@@ -51,12 +55,16 @@ func holders(sockets []socket, tree Tree) ([]Held, error) {
 		if isShortage(err) {
 			return nil, err // others, that cannot be looked into or are gone, are missed below
 		}
+		hidden = hidden || hides(pid, err)
 	}
 	var all []Held
 	for _, s := range sockets {
 		h, ok := found[s.inode]
-		if !ok {
+		switch {
+		case !ok && hidden:
 			return nil, ErrNotProven
+		case !ok:
+			return nil, fmt.Errorf("the child has given up a listening socket meanwhile: %w", unix.ESRCH)
 		}
 		h.Addr = s.addr
 		if !slices.Contains(all, h) {

@@ -2,8 +2,10 @@ package probe
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
+	"os/exec"
 	"syscall"
 	"testing"
 
@@ -61,4 +63,25 @@ func shareListen(t *testing.T, addr string) net.Listener {
 	}
 	t.Cleanup(func() { ln.Close() })
 	return ln
+}
+
+// A process that has ended hides nothing, though its number still stands for it.
+func TestEndedProcessHidesNothing(t *testing.T) {
+	cmd := exec.Command("true")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait() //nolint:errcheck // "true" ends with 0
+	var info unix.Siginfo
+	if err := unix.Waitid(unix.P_PID, cmd.Process.Pid, &info, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
+	tree := pidTree{cmd.Process.Pid}
+	if v := lookAt(tree); v.blind {
+		t.Error("it is said to hide its descriptors")
+	}
+	_, err := holders([]socket{{inode: 1}}, tree)
+	if !errors.Is(err, unix.ESRCH) || errors.Is(err, ErrNotProven) {
+		t.Errorf("who holds its socket: %v", err)
+	}
 }

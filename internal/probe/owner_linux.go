@@ -106,10 +106,11 @@ func socketInode(link string) (uint64, bool) {
 
 // hides reports whether err, from looking into pid, means that we may not look,
 // and not merely that the process is gone. With /proc mounted hidepid=2 a
-// process of another user seems to be gone.
+// process of another user seems to be gone. One that has ended and is not reaped
+// yet has no descriptors left to hide.
 func hides(pid int, err error) bool {
 	switch {
-	case err == nil:
+	case err == nil, hasEnded(pid):
 		return false
 	case errors.Is(err, fs.ErrPermission):
 		return true
@@ -118,6 +119,17 @@ func hides(pid int, err error) bool {
 	default:
 		return true
 	}
+}
+
+// hasEnded reports whether pid is a zombie, as far as can be seen: state Z or X in
+// proc_pid_stat(5), behind the last bracket of the name.
+func hasEnded(pid int) bool {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return false
+	}
+	i := bytes.LastIndexByte(text, ')')
+	return i >= 0 && i+2 < len(text) && (text[i+2] == 'Z' || text[i+2] == 'X')
 }
 
 // usersOf adds the real, effective, saved and file system user of pid to uids.
