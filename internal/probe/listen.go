@@ -48,9 +48,9 @@ func pause(elapsed, cost time.Duration) time.Duration {
 	p := 5 * time.Millisecond
 	switch {
 	case elapsed < 50*time.Millisecond:
-		p = 500 * time.Microsecond
+		p = 200 * time.Microsecond
 	case elapsed < time.Second:
-		p = time.Millisecond
+		p = 500 * time.Microsecond
 	case elapsed < 10*time.Second:
 		p = 2 * time.Millisecond
 	}

@@ -79,10 +79,24 @@ func (l *Listen) Wait(ctx context.Context, tree Tree) (net.Addr, error) {
 		if addr, w.failed = w.look(now); addr != nil {
 			return addr, nil
 		}
-		if !sleep(ctx, timer, pause(now.Sub(began), w.cost)) {
+		if !rest(ctx, timer, pause(now.Sub(began), w.cost)) {
 			return nil, w.giveUp(ctx)
 		}
 	}
+}
+
+// shortest is below what the runtime's timers are made for: it waits for them in
+// epoll_wait(2), whole milliseconds at a time.
+const shortest = time.Millisecond
+
+// rest is sleep for pauses that may be short, which hold a thread.
+func rest(ctx context.Context, t *time.Timer, d time.Duration) bool {
+	if d >= shortest {
+		return sleep(ctx, t, d)
+	}
+	pause := unix.NsecToTimespec(d.Nanoseconds())
+	_ = unix.Nanosleep(&pause, nil) // a signal ends it early, which does no harm
+	return ctx.Err() == nil
 }
 
 // resolvePause is the time between two attempts to resolve a name while a child

@@ -174,9 +174,9 @@ func TestHides(t *testing.T) {
 func TestPause(t *testing.T) {
 	const us, ms = time.Microsecond, time.Millisecond
 	tests := []struct{ elapsed, cost, want time.Duration }{
-		{0, 10 * us, 500 * us},
-		{49 * ms, 10 * us, 500 * us},
-		{50 * ms, 10 * us, ms},
+		{0, 10 * us, 200 * us},
+		{49 * ms, 10 * us, 200 * us},
+		{50 * ms, 10 * us, 500 * us},
 		{time.Second, 10 * us, 2 * ms},
 		{10 * time.Second, 10 * us, 5 * ms},
 		{0, ms, 9 * ms},

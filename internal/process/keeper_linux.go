@@ -14,6 +14,10 @@ import (
 // keeperPause is the least time between two keepers of one life.
 const keeperPause = time.Second
 
+// openedGrace is how long a child has been ready when it is looked who belongs to
+// its tree: a look at all processes takes time that the first clients need.
+const openedGrace = 20 * time.Millisecond
+
 // keeperMissed is the pause between two attempts to start a keeper from which on
 // a shortage is worth a line.
 const keeperMissed = 8 * shortPauseMin
@@ -75,11 +79,15 @@ func (l *life) guard() {
 // or until the keeper ends before that.
 func (l *life) watch(k *keeper) bool {
 	defer unix.Close(k.pipe)
+	look := time.NewTimer(time.Hour)
+	defer look.Stop()
 	for going := true; going; {
 		select {
 		case <-k.proc.gone:
 			return false
 		case <-l.opened:
+			look.Reset(openedGrace) // those who have waited go first
+		case <-look.C:
 			l.tree.members()
 		case <-l.tree.news:
 			k.tell(l.tree.unsent(k.sent))
