@@ -89,7 +89,7 @@ func parseOptions(words []string) (options, error) {
 func (o options) work(out io.Writer) error {
 	if o.docs != "" {
 		if err := checkPage(o.docs); err != nil {
-			return err // before five minutes are spent
+			return err // before minutes are spent
 		}
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -13,7 +13,7 @@ import (
 const starvedFor = 700 * time.Millisecond
 
 // starvedMessages are what tiproxy says, once each time, when it has none.
-var starvedMessages = []string{"accept paused", "dial waits", "start waits", "no keeper for the child: if tiproxy is killed, parts of its tree may survive"}
+var starvedMessages = []string{"accept paused", "dial waits", "start waits", "direct path: cannot see who is connected", "no keeper for the child: if tiproxy is killed, parts of its tree may survive"}
 
 // A client that comes when there are no descriptors left to start the child
 // with waits until there are, and is not told that the start failed. How many

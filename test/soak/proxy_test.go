@@ -46,14 +46,23 @@ type proxy struct {
 	read sync.WaitGroup // the readers of its two streams
 }
 
+// pathFlags choose the path that SOAK_PATH names: tiproxy's own choice without it.
+func pathFlags() []string {
+	if path := os.Getenv(pathVariable); path != "" {
+		return []string{"--path", path}
+	}
+	return nil
+}
+
 // launch starts a tiproxy in s and waits until it listens. command is the child.
 func launch(s *space, mark string, command []string) (*proxy, error) {
 	p := &proxy{mark: fmt.Sprintf("SOAK_MARK=%d.%s", os.Getpid(), mark), seen: map[ident]bool{}, done: make(chan struct{}), log: newLogbook()}
 	line := append([]string{
 		"--bind", ":" + bindPort, "--dest", destAddr, "--exec", command[0], "--idle", idleTime.String(),
 		"--start-timeout", startTimeout.String(), "--stop-timeout", stopTimeout.String(),
-		"--drain-timeout", drainTimeout.String(), "--log-format", "json", "--log-level", "debug", "--",
-	}, command[1:]...)
+		"--drain-timeout", drainTimeout.String(), "--log-format", "json", "--log-level", "debug",
+	}, pathFlags()...)
+	line = append(append(line, "--"), command[1:]...)
 	p.cmd = exec.Command(binary, line...)
 	// The race detector would hold up every end for a second (atexit_sleep_ms).
 	p.cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", "GOTRACEBACK=all", p.mark)

@@ -50,7 +50,7 @@ func newRound(l *lane, s scenario, number int) *round {
 		journal: filepath.Join(l.dir, fmt.Sprintf("journal-%d-%d", l.seed, number)),
 	}
 	if s.redis {
-		r.command = []string{"redis-server", "--port", "3000", "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", l.dir}
+		r.command = []string{"redis-server", "--port", "3000", "--bind", "127.0.0.1", "--protected-mode", "no", "--save", "", "--appendonly", "no", "--dir", l.dir}
 	} else {
 		m := s.manners(r.plan)
 		m.Listen, m.Journal, m.Seed = destAddr, r.journal, r.plan.Uint64()

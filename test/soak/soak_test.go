@@ -22,6 +22,7 @@ const (
 	timeVariable = "SOAK_TIME"
 	seedVariable = "SOAK_SEED"
 	onlyVariable = "SOAK_ONLY"
+	pathVariable = "SOAK_PATH" // --path of the tiproxy that is soaked
 )
 
 // longTime is how long the soak is asked to last; 0: the short form.
