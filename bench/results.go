@@ -160,11 +160,19 @@ func of(values []float64) (spread, bool) {
 
 // show prints a spread: the median, and lowest and highest if there were several.
 func (s spread) show(unit float64, digits int) string {
-	text := fmt.Sprintf("%.*f", digits, s.median/unit)
+	text := decimal(s.median/unit, digits)
 	if s.low == s.high {
 		return text
 	}
-	return fmt.Sprintf("%s (%.*f–%.*f)", text, digits, s.low/unit, digits, s.high/unit)
+	return fmt.Sprintf("%s (%s–%s)", text, decimal(s.low/unit, digits), decimal(s.high/unit, digits))
+}
+
+// decimal writes v with so many digits behind the point. Nothing is "-0.0".
+func decimal(v float64, digits int) string {
+	if text := fmt.Sprintf("%.*f", digits, v); strings.Trim(text, "-0.") != "" {
+		return text
+	}
+	return fmt.Sprintf("%.*f", digits, 0.0)
 }
 
 // spread returns the spread of a measure.
