@@ -229,15 +229,15 @@ func helpGroups() []helpGroup {
 func group(b *strings.Builder, title string, names ...string) {
 	fmt.Fprintf(b, "\n%s:\n", title)
 	for _, s := range settings() {
-		if !slices.Contains(names, s.name) {
+		if !slices.Contains(names, s.Name) {
 			continue
 		}
-		usage := s.usage
-		if s.def != "" {
-			usage += " (default: " + s.def + ")"
+		usage := s.Usage
+		if s.Default != "" {
+			usage += " (default: " + s.Default + ")"
 		}
 		lines := wrap(usage, 80-30)
-		flag := s.name + " " + s.arg
+		flag := s.Name + " " + s.Arg
 		if len(flag) > 25 {
 			fmt.Fprintf(b, "  --%s\n", flag)
 		} else {

@@ -70,6 +70,7 @@ var owners = []struct {
 	{"github.com/lmittmann/tint", []string{""}, "main chooses how the log looks; rooms get a *slog.Logger"},
 	{"golang.org/x/term", []string{""}, "main decides what a terminal changes; rooms behave the same with and without one"},
 	{"github.com/cilium/ebpf", []string{"internal/direct"}, "a program in the kernel is the direct path's own business; everybody else works without it"},
+	{"go.yaml.in/yaml/v4", []string{"internal/config"}, "what a file looks like is known where it is read; behind that there are only checked settings"},
 	{"github.com/prometheus/client_golang", []string{"internal/metrics"}, "how numbers are written for Prometheus is one room's business; the others count"},
 	{"github.com/pires/go-proxyproto", []string{"internal/proxy"}, "a PROXY header is the first thing on a connection: only who reads and writes connections knows its format"},
 }

@@ -4,12 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"tiproxy/internal/config"
 )
 
 // Exit statuses.
@@ -159,8 +162,8 @@ func flagNames(flags *pflag.FlagSet) []string {
 // valueName is the word that stands for a flag's value in the help.
 func valueName(f *pflag.Flag) string {
 	for _, s := range settings() {
-		if s.name == f.Name {
-			return s.arg
+		if s.Name == f.Name {
+			return s.Arg
 		}
 	}
 	return "VALUE"
@@ -196,58 +199,18 @@ func leftoverError(words []string) error {
 	return fmt.Errorf("leftover word %q: if it is for the child, put -- in front of the child's arguments: -- %s", words[0], strings.Join(words, " "))
 }
 
-// synonyms are the words that other programs use for our flags.
-var synonyms = map[string]string{
-	"listen": "bind", "address": "bind", "addr": "bind", "port": "bind", "frontend": "bind",
-	"target": "dest", "backend": "dest", "upstream": "dest", "destination": "dest", "connect": "dest",
-	"command": "exec", "cmd": "exec", "program": "exec", "run": "exec",
-	"cwd": "workdir", "dir": "workdir", "chdir": "workdir", "directory": "workdir",
-	"environment": "env", "verbose": "log-level", "debug": "log-level", "signal": "stop-signal",
-}
-
-// closest returns the known name that was most likely meant, or "".
+// closest returns the known name that was most likely meant, or "". Names of
+// variables are compared as those of flags.
 func closest(name string, known []string) string {
-	prefix := ""
-	if strings.HasPrefix(name, envPrefix) {
-		prefix = envPrefix
+	plain := func(s string) string {
+		return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(s, envPrefix), "_", "-"))
 	}
-	bare := strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(name, prefix), "_", "-"))
-	best, bestCost := "", 1+max(1, len(bare)/3)
-	for _, k := range known {
-		plain := strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(k, prefix), "_", "-"))
-		cost := distance(bare, plain)
-		if synonyms[bare] == plain || len(bare) >= 3 && strings.HasPrefix(plain, bare) {
-			cost = min(cost, 1)
-		}
-		if cost < bestCost && cost < len(plain) {
-			best, bestCost = k, cost
-		}
+	words := make([]string, len(known))
+	for i, k := range known {
+		words[i] = plain(k)
 	}
-	return best
-}
-
-// distance counts the letters to insert, delete, replace or swap with their
-// neighbour to get from a to b.
-func distance(a, b string) int {
-	rows := make([][]int, len(a)+1)
-	for i := range rows {
-		rows[i] = make([]int, len(b)+1)
-		rows[i][0] = i
+	if i := slices.Index(words, config.Closest(plain(name), words)); i >= 0 {
+		return known[i]
 	}
-	for j := range rows[0] {
-		rows[0][j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		for j := 1; j <= len(b); j++ {
-			change := rows[i-1][j-1]
-			if a[i-1] != b[j-1] {
-				change++
-			}
-			rows[i][j] = min(change, rows[i-1][j]+1, rows[i][j-1]+1)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				rows[i][j] = min(rows[i][j], rows[i-2][j-2]+1)
-			}
-		}
-	}
-	return rows[len(a)][len(b)]
+	return ""
 }
