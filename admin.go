@@ -23,7 +23,7 @@ type adminRoom struct {
 }
 
 // readAdmin reads where the admin socket is wanted; no Network means nowhere.
-func readAdmin(v config.Value, s config.Service) (config.Addr, error) {
+func readAdmin(v config.Value, services []config.Service) (config.Addr, error) {
 	if v.Text == "" && !v.Given {
 		return config.Addr{}, nil
 	}
@@ -36,8 +36,11 @@ func readAdmin(v config.Value, s config.Service) (config.Addr, error) {
 		return a, err
 	case a.Network != "unix":
 		return a, fmt.Errorf("%q is open to everybody who can reach it, and the admin socket is for tiproxy's own user only: write for example unix:/run/tiproxy.sock", v.Text)
-	case config.SamePlace(a, s.Bind), config.SamePlace(a, s.Dest):
-		return a, fmt.Errorf("%q is where clients connect or the child listens: write another path", v.Text)
+	}
+	for _, s := range services {
+		if config.SamePlace(a, s.Bind) || config.SamePlace(a, s.Dest) {
+			return a, fmt.Errorf("%q is where clients connect or the child listens: write another path", v.Text)
+		}
 	}
 	return a, nil
 }

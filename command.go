@@ -66,7 +66,7 @@ func rootCommand(own, child []string) *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return flagError(cmd, own, err) })
 	root.SetHelpFunc(helpFunc(root.HelpFunc()))
 	addCompletions(root)
-	root.AddCommand(demoCommand(child), demoServerCommand(), healthcheckCommand(child))
+	root.AddCommand(runCommand(child), checkCommand(child), demoCommand(child), demoServerCommand(), healthcheckCommand(child))
 	return root
 }
 
@@ -175,8 +175,12 @@ Examples:
   # see it work, with nothing to install
   tiproxy demo
 
+  # several servers that sleep, from a file
+  tiproxy run --config tiproxy.yaml
+
 Usage:
   tiproxy [flags] --dest ADDR --exec PROGRAM [-- ARG...]
+  tiproxy run | check [--config FILE]     (default: /etc/tiproxy/tiproxy.yaml)
   tiproxy demo | healthcheck | completion SHELL
 
 Everything behind -- is the child's argument list, byte for byte.
@@ -194,6 +198,7 @@ Environment:
 
 Signals:
   TERM, INT, HUP   stop: let connections finish, stop the child; twice: at once
+                   (tiproxy run: HUP does not stop)
   USR1             log the statistics
 
 Exit status:

@@ -66,7 +66,7 @@ func demo(bindText, idle string) error {
 		return &usageError{err}
 	}
 	n := &narrator{moved: moved, idle: service.Idle, start: time.Now()}
-	return run(options{service: service, handler: n.attach})
+	return run(options{services: []config.Service{service}, handler: n.attach})
 }
 
 // demoService is the demo's settings. The server's port is looked for from

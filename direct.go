@@ -13,19 +13,19 @@ import (
 
 // openDirect opens the direct path where it was asked for and can be had, and
 // says in one line which path it is and why.
-func (p *program) openDirect() error {
-	want := p.service.BytePath
+func (v *service) openDirect() error {
+	want := v.cfg.BytePath
 	switch want {
 	case config.PathCopy:
 		return nil
 	case config.PathInherit:
-		return p.openHeir()
+		return v.openHeir()
 	}
-	why := p.service.NotDirect
+	why := v.cfg.NotDirect
 	if why == "" {
 		var err error
-		if p.direct, err = p.newDirect(); err == nil {
-			p.log.Info(msgPath, "path", config.PathDirect)
+		if v.direct, err = v.newDirect(); err == nil {
+			v.log.Info(msgPath, "path", config.PathDirect)
 			return nil
 		}
 		if want == config.PathDirect {
@@ -33,34 +33,34 @@ func (p *program) openDirect() error {
 		}
 		why = err.Error()
 	}
-	p.log.Info(msgPath, "path", config.PathCopy, "why", why)
+	v.log.Info(msgPath, "path", config.PathCopy, "why", why)
 	return nil
 }
 
-func (p *program) newDirect() (*direct.Path, error) {
-	l, ok := p.bound.Listener.(*net.TCPListener)
+func (v *service) newDirect() (*direct.Path, error) {
+	l, ok := v.bound.Listener.(*net.TCPListener)
 	if !ok {
-		return nil, fmt.Errorf("--bind is no TCP socket but %T", p.bound.Listener)
+		return nil, fmt.Errorf("--bind is no TCP socket but %T", v.bound.Listener)
 	}
-	return direct.Open(p.directConfig(l))
+	return direct.Open(v.directConfig(l))
 }
 
-func (p *program) directConfig(l *net.TCPListener) direct.Config {
-	return direct.Config{Listener: l, Idle: p.service.Idle, Hold: p.holdChild, Carried: p.carried, Log: p.log}
+func (v *service) directConfig(l *net.TCPListener) direct.Config {
+	return direct.Config{Listener: l, Idle: v.cfg.Idle, Hold: v.holdChild, Carried: v.carried, Log: v.log}
 }
 
 // holdChild keeps a life awake for the clients that the kernel leads to it.
-func (p *program) holdChild(gen uint64) (release func(), ok bool) {
-	lease, ok := p.pool.Beside(gen)
+func (v *service) holdChild(gen uint64) (release func(), ok bool) {
+	lease, ok := v.pool.Beside(gen)
 	if !ok {
 		return nil, false
 	}
-	return func() { p.pool.Put(lease) }, true
+	return func() { v.pool.Put(lease) }, true
 }
 
 // carried are the connections that tiproxy carries itself.
-func (p *program) carried() map[direct.Pair]bool {
-	ends := p.server.Ends()
+func (v *service) carried() map[direct.Pair]bool {
+	ends := v.server.Ends()
 	pairs := make(map[direct.Pair]bool, len(ends))
 	for _, e := range ends {
 		pairs[direct.Pair(e)] = true
@@ -70,23 +70,23 @@ func (p *program) carried() map[direct.Pair]bool {
 
 // steer leads clients to a life for as long as it is opened, and logs what
 // happened to it. It is the pool's Notify on the direct path.
-func (p *program) steer(ev pool.Event) {
+func (v *service) steer(ev pool.Event) {
 	switch ev.Kind {
 	case pool.EventOpened:
-		if p.heir != nil {
-			p.direct.Begin(ev.Gen, nil)
+		if v.heir != nil {
+			v.direct.Begin(ev.Gen, nil)
 		} else if life, ok := ev.Life.(interface{ Tree() probe.Tree }); ok {
-			p.direct.Begin(ev.Gen, p.finder(life.Tree()))
+			v.direct.Begin(ev.Gen, v.finder(life.Tree()))
 		}
 	case pool.EventShutdown, pool.EventClosed:
-		p.direct.End(ev.Gen)
+		v.direct.End(ev.Gen)
 	}
-	p.logEvent(ev)
+	v.logEvent(ev)
 }
 
 // finder finds the listening sockets of a tree that serve --dest.
-func (p *program) finder(tree probe.Tree) direct.Finder {
-	listen := probe.Listen{Dest: p.probed()}
+func (v *service) finder(tree probe.Tree) direct.Finder {
+	listen := probe.Listen{Dest: v.probed()}
 	return func(ctx context.Context) ([]direct.Socket, error) {
 		held, err := listen.Held(ctx, tree)
 		if err != nil {
@@ -101,27 +101,27 @@ func (p *program) finder(tree probe.Tree) direct.Finder {
 }
 
 // drainDirect takes the path from the kernel's new clients, for a stop.
-func (p *program) drainDirect() {
-	if p.direct != nil {
-		p.direct.Drain()
+func (v *service) drainDirect() {
+	if v.direct != nil {
+		v.direct.Drain()
 	}
 }
 
 // closeDirect ends the path.
-func (p *program) closeDirect() {
+func (v *service) closeDirect() {
 	switch {
-	case p.heir != nil:
-		p.heir.Close()
-	case p.direct != nil:
-		p.direct.Close()
+	case v.heir != nil:
+		v.heir.Close()
+	case v.direct != nil:
+		v.direct.Close()
 	}
 }
 
 // connections is how many clients are connected, whoever carries their bytes.
-func (p *program) connections() int {
-	n := p.pool.Snapshot().Connections
-	if p.direct != nil {
-		n += p.direct.Stats().Now
+func (v *service) connections() int {
+	n := v.pool.Snapshot().Connections
+	if v.direct != nil {
+		n += v.direct.Stats().Now
 	}
 	return n
 }

@@ -30,7 +30,7 @@ const (
 
 // logEvent writes what happened to the child. It is the pool's Notify: the
 // writers behind the logger never block.
-func (p *program) logEvent(ev pool.Event) {
+func (v *service) logEvent(ev pool.Event) {
 	attrs := []slog.Attr{slog.Uint64("life", ev.Gen)}
 	if life, ok := ev.Life.(interface{ Pid() int }); ok {
 		attrs = append(attrs, slog.Int("pid", life.Pid()))
@@ -45,21 +45,21 @@ func (p *program) logEvent(ev pool.Event) {
 		attrs = append(attrs, slog.Duration("took", ev.Took))
 	case pool.EventStartFailed:
 		level, msg = slog.LevelError, msgStartFailed
-		attrs = append(attrs, p.failure(ev.Err)...)
+		attrs = append(attrs, v.failure(ev.Err)...)
 	case pool.EventShutdown:
 		msg = msgShutdown
 		attrs = append(attrs, slog.String("reason", string(ev.Reason)))
 	case pool.EventClosed:
 		if ev.Reason == pool.ReasonCrashed {
 			level = slog.LevelWarn
-			attrs = append(attrs, p.failure(ev.Err)...)
+			attrs = append(attrs, v.failure(ev.Err)...)
 		} else {
 			attrs = append(attrs, slog.String("status", exitStatus(ev)))
 		}
 		msg = msgClosed
 		attrs = append(attrs, slog.Duration("uptime", ev.Uptime), slog.String("reason", string(ev.Reason)))
 	}
-	p.log.LogAttrs(context.Background(), level, msg, attrs...)
+	v.log.LogAttrs(context.Background(), level, msg, attrs...)
 }
 
 // exitStatus is how the child ended, in few words.
@@ -72,7 +72,7 @@ func exitStatus(ev pool.Event) string {
 
 // failure tells why a child ended or did not come to be, with the last lines it
 // printed and a hint where there is one.
-func (p *program) failure(err error) []slog.Attr {
+func (v *service) failure(err error) []slog.Attr {
 	var stuck *process.NotReadyError
 	if errors.As(err, &stuck) {
 		attrs := []slog.Attr{slog.String("program", stuck.Program), slog.Any("err", stuck.Err)}
@@ -80,13 +80,13 @@ func (p *program) failure(err error) []slog.Attr {
 			attrs = append(attrs, slog.Any("output", stuck.LastLines))
 		}
 		if errors.Is(err, pool.ReasonTimeout) {
-			attrs = append(attrs, slog.String("hint", fmt.Sprintf("it had %v: --start-timeout gives it longer", p.service.StartTimeout)))
+			attrs = append(attrs, slog.String("hint", fmt.Sprintf("it had %v: --start-timeout gives it longer", v.cfg.StartTimeout)))
 		}
 		return attrs
 	}
 	var exit *process.ExitError
 	if !errors.As(err, &exit) {
-		return []slog.Attr{slog.String("program", p.service.Path), slog.Any("err", unwrapStart(err))}
+		return []slog.Attr{slog.String("program", v.cfg.Path), slog.Any("err", unwrapStart(err))}
 	}
 	attrs := []slog.Attr{slog.String("program", exit.Program), slog.String("status", exit.Status)}
 	if len(exit.LastLines) > 0 {
@@ -95,8 +95,8 @@ func (p *program) failure(err error) []slog.Attr {
 	if exit.Hint != "" {
 		attrs = append(attrs, slog.String("hint", exit.Hint))
 	}
-	if exit.PortTaken() && p.service.Dest.Network == "tcp" {
-		if who := portUse(p.service.Dest.Port); who != "" {
+	if exit.PortTaken() && v.cfg.Dest.Network == "tcp" {
+		if who := portUse(v.cfg.Dest.Port); who != "" {
 			attrs = append(attrs, slog.String("holder", who))
 		}
 	}
@@ -113,8 +113,8 @@ func unwrapStart(err error) error {
 }
 
 // logStatistics writes one line with everything the pool counts.
-func (p *program) logStatistics() {
-	s := p.pool.Snapshot()
+func (v *service) logStatistics() {
+	s := v.pool.Snapshot()
 	attrs := []slog.Attr{
 		slog.String("state", s.State.String()),
 		slog.Time("since", s.Since),
@@ -124,7 +124,7 @@ func (p *program) logStatistics() {
 		slog.Uint64("starts", s.Starts),
 		slog.Uint64("failures", s.Failures),
 		slog.Int("resting", s.Resting),
-		slog.Int("accepted", p.server.Connections()),
+		slog.Int("accepted", v.server.Connections()),
 	}
 	var stops []any
 	for _, why := range slices.Sorted(maps.Keys(s.Stops)) {
@@ -134,18 +134,18 @@ func (p *program) logStatistics() {
 	for state, d := range s.InState {
 		times = append(times, slog.Duration(pool.State(state).String(), d))
 	}
-	c := p.server.Stats()
+	c := v.server.Stats()
 	attrs = append(attrs, slog.Group("ended",
 		"closed", c.Closed, "client_reset", c.ClientReset, "upstream_reset", c.UpstreamReset, "killed", c.Killed,
 		"client_left", c.ClientLeft, "refused", c.Refused, "start_failed", c.StartFailed, "drained", c.Drained,
 		"turned_away", c.TurnedAway, "quiet", c.Quiet))
-	if p.direct != nil {
-		d := p.direct.Stats()
+	if v.direct != nil {
+		d := v.direct.Stats()
 		attrs = append(attrs, slog.Group("direct", "connections", d.Now, "begun", d.Begun))
 	}
 	attrs = append(attrs, slog.Group("stops", stops...), slog.Group("time", times...))
 	if s.LastError != nil {
 		attrs = append(attrs, slog.String("last_error", s.LastError.Error()))
 	}
-	p.log.LogAttrs(context.Background(), slog.LevelInfo, msgStatistics, attrs...)
+	v.log.LogAttrs(context.Background(), slog.LevelInfo, msgStatistics, attrs...)
 }

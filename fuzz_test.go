@@ -42,8 +42,8 @@ func FuzzCommandLine(f *testing.F) {
 			t.Fatalf("%q became %q", args[i+1:], child)
 		}
 		o, read, err := parseLine(own, child)
-		if read && err == nil && !slices.Equal(o.service.Args, child) {
-			t.Errorf("%q became %q", child, o.service.Args)
+		if read && err == nil && !slices.Equal(o.services[0].Args, child) {
+			t.Errorf("%q became %q", child, o.services[0].Args)
 		}
 		if err != nil {
 			saysWhatIsWrong(t, err)

@@ -50,7 +50,7 @@ func whereToAsk(v config.Value) (config.Addr, error) {
 	if v.Text == "" {
 		return config.Addr{}, errors.New("tiproxy healthcheck must know where to ask: write --admin unix:/PATH as for the tiproxy that runs, or set TIPROXY_ADMIN")
 	}
-	at, err := readAdmin(v, config.Service{})
+	at, err := readAdmin(v, nil)
 	if err != nil {
 		return at, &config.Problem{From: v.From, Err: err}
 	}

@@ -13,35 +13,35 @@ import (
 )
 
 // openHeir makes the listener one that the child inherits.
-func (p *program) openHeir() error {
-	l, ok := p.bound.Listener.(*net.TCPListener)
+func (v *service) openHeir() error {
+	l, ok := v.bound.Listener.(*net.TCPListener)
 	if !ok {
-		return fmt.Errorf("--bind is no TCP socket but %T", p.bound.Listener)
+		return fmt.Errorf("--bind is no TCP socket but %T", v.bound.Listener)
 	}
-	heir, err := direct.Inherit(p.directConfig(l))
+	heir, err := direct.Inherit(v.directConfig(l))
 	if err != nil {
 		return fmt.Errorf("--path inherit cannot be had here: %w", err)
 	}
-	p.bound.Close() // the heir has a descriptor of its own
-	p.heir, p.direct = heir, heir.Path
-	p.log.Info(msgPath, "path", config.PathInherit)
+	v.bound.Close() // the heir has a descriptor of its own
+	v.heir, v.direct = heir, heir.Path
+	v.log.Info(msgPath, "path", config.PathInherit)
 	return nil
 }
 
 // serveHeir wakes the child for clients who wait, until ctx is done.
-func (p *program) serveHeir(ctx context.Context) {
-	defer close(p.served)
-	p.heir.Serve(ctx, p.wakeHeir)
+func (v *service) serveHeir(ctx context.Context) {
+	defer close(v.served)
+	v.heir.Serve(ctx, v.wakeHeir)
 }
 
 // wakeHeir starts the child, or waits for the one that is there. Whom it has to
 // stay awake for is found out by looking: see pool.Hidden.
-func (p *program) wakeHeir(ctx context.Context) (over <-chan struct{}, err error) {
-	lease, err := p.pool.Get(ctx, pool.Caller{Name: "a client who waits"})
+func (v *service) wakeHeir(ctx context.Context) (over <-chan struct{}, err error) {
+	lease, err := v.pool.Get(ctx, pool.Caller{Name: "a client who waits"})
 	if err != nil {
 		return nil, err
 	}
-	defer p.pool.Put(lease)
+	defer v.pool.Put(lease)
 	return lease.Done(), nil
 }
 
@@ -50,13 +50,13 @@ const settleTime = time.Second
 
 // settleHeir waits until a child that has taken clients already is known to be
 // opened, and is watched: a stop at that moment is to let those finish as well.
-func (p *program) settleHeir() {
+func (v *service) settleHeir() {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for limit := time.Now().Add(settleTime); time.Now().Before(limit); <-tick.C {
-		switch s := p.pool.Snapshot(); {
-		case s.State == pool.Starting && p.heir.Taken():
-		case s.State == pool.Opened && !p.direct.Follows(s.Gen):
+		switch s := v.pool.Snapshot(); {
+		case s.State == pool.Starting && v.heir.Taken():
+		case s.State == pool.Opened && !v.direct.Follows(s.Gen):
 		default:
 			return
 		}
@@ -64,11 +64,11 @@ func (p *program) settleHeir() {
 }
 
 // destination is where the child takes its clients, for people.
-func (p *program) destination() string {
-	if p.heir != nil {
+func (v *service) destination() string {
+	if v.heir != nil {
 		return "inherited"
 	}
-	return p.service.Dest.String()
+	return v.cfg.Dest.String()
 }
 
 // heirProber tells when a child takes clients from the socket that it inherited.

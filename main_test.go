@@ -105,8 +105,8 @@ var marks atomic.Int64
 type proxyRun struct {
 	t      *testing.T
 	cmd    *exec.Cmd
-	stdout *output
-	stderr *output
+	stdout *sink
+	stderr *sink
 	ended  chan struct{}
 }
 
@@ -129,7 +129,7 @@ func self() string {
 
 func startCmd(t *testing.T, env []string, cmd *exec.Cmd) *proxyRun {
 	t.Helper()
-	r := &proxyRun{t: t, cmd: cmd, stdout: newOutput(), stderr: newOutput(), ended: make(chan struct{})}
+	r := &proxyRun{t: t, cmd: cmd, stdout: newSink(), stderr: newSink(), ended: make(chan struct{})}
 	mark := fmt.Sprintf("%s=%d.%d", markVariable, os.Getpid(), marks.Add(1))
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, envPrefix) })
 	cmd.Env = append(append(cmd.Env, roleVariable+"=tiproxy", mark, "GORACE=atexit_sleep_ms=0"), env...)
@@ -295,21 +295,21 @@ func shortDir(t *testing.T) string {
 	return dir
 }
 
-// output collects what is written to it.
-type output struct {
+// sink collects what is written to it.
+type sink struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
 }
 
-func newOutput() *output { return &output{} }
+func newSink() *sink { return &sink{} }
 
-func (o *output) Write(p []byte) (int, error) {
+func (o *sink) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.buf.Write(p)
 }
 
-func (o *output) text() string {
+func (o *sink) text() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.buf.String()

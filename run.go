@@ -5,15 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
+	"sync"
 	"time"
 
 	"tiproxy/internal/config"
-	"tiproxy/internal/direct"
-	"tiproxy/internal/pool"
 	"tiproxy/internal/process"
-	"tiproxy/internal/proxy"
 	"tiproxy/internal/stdio"
 )
 
@@ -27,27 +24,22 @@ const (
 
 // program is one running tiproxy: everything that main has put together.
 type program struct {
-	service  config.Service
+	configs  []config.Service
+	file     string // they come from, "" for the command line
 	log      *slog.Logger
-	out, err *stdio.Writer // stdout and stderr, shared with the child
+	out, err *stdio.Writer // stdout and stderr, shared with the children
 	lines    *lines        // in front of err
 	signals  *signals
-	bound    *binding
 	adminAt  config.Addr
 	admin    adminRoom
 	host     *process.Host
-	direct   *direct.Path      // nil on the copy path
-	heir     *direct.Inherited // nil unless the child inherits the listener; direct is then part of it
-	endServe context.CancelFunc
-	served   chan struct{} // closed when serve has ended
-	pool     *pool.Pool
-	server   *proxy.Server
+	services []*service
 }
 
-// run carries a service until it is told to stop. The error says why it cannot
+// run carries services until it is told to stop. The error says why it cannot
 // go on; it is nil after a stop that was asked for.
 func run(o options) error {
-	p := &program{service: o.service, adminAt: o.admin, signals: catchSignals()}
+	p := &program{configs: o.services, file: o.file, adminAt: o.admin, signals: catchSignals()}
 	p.out = stdio.New(int(os.Stdout.Fd()), p.dropped("stdout"))
 	p.err = stdio.New(int(os.Stderr.Fd()), p.dropped("stderr"))
 	p.lines = &lines{w: p.err}
@@ -59,6 +51,9 @@ func run(o options) error {
 	return p.main(o.unknown)
 }
 
+// alone reports whether the program has one service, which then needs no name.
+func (p *program) alone() bool { return len(p.configs) == 1 }
+
 // main is the program's life. Output that waits is written before it returns.
 func (p *program) main(unknown []unknownEnv) error {
 	defer p.flush()
@@ -68,80 +63,95 @@ func (p *program) main(unknown []unknownEnv) error {
 	}
 	defer p.admin.close()
 	defer p.host.Close()
-	defer p.closeDirect()
-	p.signals.watch(p.logStatistics)
+	defer p.closeServices()
+	p.signals.watch(p.logStatistics, p.hangup())
 	defer p.signals.close()
 
-	failed := make(chan error, 1)
-	p.startServing(failed)
-	p.log.Info(msgListening, "bind", p.bound.address(), "dest", p.destination(), "program", p.service.Path)
-	p.noteExposure()
-	select {
-	case sig := <-p.signals.asked:
-		p.stop("signal", sig.String())
-		return nil
-	case err := <-failed:
-		p.stop("reason", "the listener has failed")
-		return fmt.Errorf("cannot accept connections any more: %w", err)
+	failed := make(chan error, len(p.services))
+	for _, v := range p.services {
+		v.start(failed)
+	}
+	for going := len(p.services); ; going-- {
+		select {
+		case sig := <-p.signals.asked:
+			p.stop("signal", sig.String())
+			return nil
+		case err := <-failed:
+			if going > 1 {
+				p.log.Error("a service cannot accept connections any more", "err", err)
+				continue // the others can
+			}
+			p.stop("reason", "the listener has failed")
+			return fmt.Errorf("cannot accept connections any more: %w", err)
+		}
 	}
 }
 
-// open takes what the program needs for its whole life: the address first, as
+// hangup is what SIGHUP does: nothing but a line where there is a file that
+// people may have changed, which is read at the start only.
+func (p *program) hangup() func() {
+	if p.file == "" {
+		return nil
+	}
+	return func() {
+		p.log.Warn("the configuration is not read again while tiproxy runs", "file", p.file, "hint", "restart tiproxy to have it take what has changed")
+	}
+}
+
+// open takes what the program needs for its whole life: the addresses first, as
 // that is what most often fails.
-func (p *program) open() error {
-	bound, err := bind(context.Background(), p.service)
-	if err != nil {
-		return err
+func (p *program) open() (err error) {
+	defer func() {
+		if err != nil {
+			p.admin.close()
+			p.closeServices()
+		}
+	}()
+	for _, cfg := range p.configs {
+		v := p.newService(cfg)
+		if err := v.bind(context.Background()); err != nil {
+			return err
+		}
+		p.services = append(p.services, v)
 	}
-	p.bound = bound
 	if err := p.openAdmin(context.Background()); err != nil {
-		p.closeBound()
 		return err
 	}
-	p.host, err = process.NewHost(process.Options{Log: p.log})
-	if err != nil {
-		p.admin.close()
-		p.closeBound()
+	if p.host, err = process.NewHost(process.Options{Log: p.log}); err != nil {
 		return fmt.Errorf("cannot prepare for a child: %w", err)
 	}
-	if err := p.openDirect(); err != nil {
-		p.host.Close()
-		p.admin.close()
-		p.closeBound()
-		return err
+	for _, v := range p.services {
+		if err := v.open(p.host); err != nil {
+			p.host.Close()
+			return err
+		}
 	}
-	p.pool = p.newPool()
-	p.server = p.newServer()
 	return nil
 }
 
-// closeBound undoes bind for a program that cannot go on.
-func (p *program) closeBound() {
-	p.bound.unlink()
-	p.bound.Close()
+// closeServices gives up what the services still hold.
+func (p *program) closeServices() {
+	for _, v := range p.services {
+		v.close()
+	}
 }
 
 // stop ends everything in order: no new client, time for those who are there,
-// then the child, then the last bytes. A second signal shortens all of it.
+// then the children, then the last bytes. A second signal shortens all of it.
 func (p *program) stop(key, why string) {
 	p.admin.stopping.Store(true)
-	p.bound.unlink()
-	p.stopServing()
-	p.drainDirect()
-	p.server.Drain()
-	p.log.Info(msgStopping, key, why, "connections", p.connections(),
-		"drain_timeout", p.service.DrainTimeout, "hint", "a second signal ends it now")
-	drain, cancel := context.WithTimeout(context.Background(), p.service.DrainTimeout)
-	defer cancel()
-	over := make(chan struct{})
-	hurried := make(chan struct{})
-	go p.hurry(cancel, over, hurried)
-	p.pool.Shutdown(drain)
-	tail, cancelTail := context.WithTimeout(context.Background(), tailTime)
-	defer cancelTail()
-	if p.server.Wait(tail) != nil {
-		p.server.Abandon()
+	for _, v := range p.services {
+		v.drain(key, why)
 	}
+	hurry, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	over, hurried := make(chan struct{}), make(chan struct{})
+	go p.hurry(cancel, over, hurried)
+	var ends sync.WaitGroup
+	for _, v := range p.services {
+		ends.Go(func() { v.end(hurry) })
+	}
+	ends.Wait()
 	close(over)
 	<-hurried
 	p.log.Info(msgStopped)
@@ -153,8 +163,9 @@ func (p *program) hurry(endDrain func(), over <-chan struct{}, done chan<- struc
 	select {
 	case <-over:
 	case <-p.signals.now:
-		p.server.Reset()
-		p.pool.Kill()
+		for _, v := range p.services {
+			v.kill()
+		}
 		endDrain()
 	}
 }
@@ -168,29 +179,22 @@ func (p *program) warn(unknown []unknownEnv) {
 			p.log.Warn("unknown environment variable", "name", u.name, "did_you_mean", u.meant)
 		}
 	}
-	if p.service.Quiet > 0 && p.service.QuietPolicy == config.QuietKeep {
-		p.log.Warn("--quiet changes nothing as long as --quiet-policy is keep", "hint", "add --quiet-policy close or ignore")
+	for _, cfg := range p.configs {
+		if cfg.Quiet > 0 && cfg.QuietPolicy == config.QuietKeep {
+			p.log.Warn("--quiet changes nothing as long as --quiet-policy is keep", "hint", "add --quiet-policy close or ignore")
+		}
+		p.warnChangeable(cfg)
 	}
-	p.warnChangeable()
 	for _, left := range process.Escaped() {
 		p.log.Warn("a process of an earlier tiproxy still lives", "pid", left.PID, "name", left.Name, "life", left.Mark,
 			"hint", fmt.Sprintf("end it with: kill %d", left.PID))
 	}
 }
 
-// noteExposure says once what makes a child that is taken over, or that trusts
-// the wrong clients, dangerous: that it is root; and that it cannot tell near
-// from far any more, so that one that trusts local connections trusts everybody.
-func (p *program) noteExposure() {
-	if u := p.service.User; os.Geteuid() == 0 && (u == nil || u.UID == 0) {
-		p.log.Info("the child is started as root", "hint", "unless it changes its user by itself, --user gives it another one")
-	}
-	at, ok := p.bound.Addr().(*net.TCPAddr)
-	if !ok || at.IP.IsLoopback() || p.heir != nil {
-		return
-	}
-	if ip := net.ParseIP(p.service.Dest.Host); p.service.Dest.Network == "unix" || p.service.Dest.Host == "localhost" || ip != nil && ip.IsLoopback() {
-		p.log.Info("clients of other machines will look local to the child", "bind", p.bound.address())
+// logStatistics writes one line for each service.
+func (p *program) logStatistics() {
+	for _, v := range p.services {
+		v.logStatistics()
 	}
 }
 
@@ -204,6 +208,9 @@ func (p *program) dropped(stream string) func(int64) {
 func (p *program) flush() {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), flushTime, errors.New("nobody reads the output"))
 	defer cancel()
+	for _, v := range p.services {
+		v.flush()
+	}
 	// What cannot be written by then is lost: there is nobody to tell.
 	_ = p.out.Flush(ctx)
 	p.lines.flush()

@@ -46,12 +46,13 @@ func settings() []setting {
 
 // options is a command line that was found right.
 type options struct {
-	service config.Service
-	admin   config.Addr // no Network = nobody can ask
-	format  logFormat
-	level   slog.Level
-	unknown []unknownEnv
-	handler func(out io.Writer) slog.Handler // instead of the usual log; nil = none
+	services []config.Service // one at least
+	file     string           // they come from, "" for the command line
+	admin    config.Addr      // no Network = nobody can ask
+	format   logFormat
+	level    slog.Level
+	unknown  []unknownEnv
+	handler  func(out io.Writer) slog.Handler // instead of the usual log; nil = none
 }
 
 // addFlags defines the settings as flags. All take text: reading it is the
@@ -91,9 +92,9 @@ func readOptions(flags *pflag.FlagSet, words, args []string) (options, error) {
 	}
 	service, err := config.Check(text)
 	errs = append(errs, split(err)...)
-	o.service = service
+	o.services = []config.Service{service}
 	adminAt := readValue(flags, "admin")
-	o.admin, err = readAdmin(adminAt, service)
+	o.admin, err = readAdmin(adminAt, o.services)
 	errs = appendProblem(errs, adminAt, err)
 	format := readValue(flags, "log-format")
 	o.format, err = parseLogFormat(format.Text)

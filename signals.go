@@ -13,6 +13,7 @@ type signals struct {
 	quit    chan struct{}  // closed by close
 	ended   chan struct{}  // closed when watch has ended
 	onUsage func()         // called for SIGUSR1
+	onHup   func()         // called for SIGHUP; nil: it stops, too
 	asked   chan os.Signal // holds the signal that asked to stop, once
 	now     chan struct{}  // closed by the second one
 	closing sync.Once
@@ -40,9 +41,10 @@ func catchSignals() *signals {
 	return s
 }
 
-// watch hands the signals on until close. onUsage is called for SIGUSR1.
-func (s *signals) watch(onUsage func()) {
-	s.onUsage = onUsage
+// watch hands the signals on until close. onUsage is called for SIGUSR1, onHup, if
+// there is one, for SIGHUP, which asks to stop otherwise.
+func (s *signals) watch(onUsage, onHup func()) {
+	s.onUsage, s.onHup = onUsage, onHup
 	go s.loop()
 }
 
@@ -54,17 +56,26 @@ func (s *signals) loop() {
 		case <-s.quit:
 			return
 		case sig := <-s.in:
-			if sig == syscall.SIGUSR1 {
+			switch {
+			case sig == syscall.SIGUSR1:
 				s.onUsage()
-				continue
-			}
-			switch stops++; stops {
-			case 1:
-				s.asked <- sig
-			case 2:
-				close(s.now)
+			case sig == syscall.SIGHUP && s.onHup != nil:
+				s.onHup()
+			default:
+				stops++
+				s.stop(stops, sig)
 			}
 		}
+	}
+}
+
+// stop passes on the first request to stop, and the second.
+func (s *signals) stop(n int, sig os.Signal) {
+	switch n {
+	case 1:
+		s.asked <- sig
+	case 2:
+		close(s.now)
 	}
 }
 

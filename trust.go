@@ -5,15 +5,17 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"tiproxy/internal/config"
 )
 
 // warnChangeable tells root that others decide what it is going to run as root.
-func (p *program) warnChangeable() {
-	if u := p.service.User; os.Geteuid() != 0 || u != nil && u.UID != 0 {
+func (p *program) warnChangeable(cfg config.Service) {
+	if u := cfg.User; os.Geteuid() != 0 || u != nil && u.UID != 0 {
 		return
 	}
-	if at := changeable(p.service.Path); at != "" {
-		p.log.Warn("others than root may change the program that root runs", "program", p.service.Path, "at", at,
+	if at := changeable(cfg.Path); at != "" {
+		p.log.Warn("others than root may change the program that root runs", "program", cfg.Path, "at", at,
 			"hint", "let root own the program and the directories above it, and nobody else write there; or run tiproxy as another user")
 	}
 }

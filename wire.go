@@ -15,9 +15,9 @@ import (
 )
 
 // resource is the child of the service, as the pool starts it.
-func (p *program) resource() *process.Resource {
-	s := p.service
-	p.log.Debug("command", "program", s.Path, "args", s.Args, "workdir", s.Workdir, "env", s.Env)
+func (v *service) resource() *process.Resource {
+	s := v.cfg
+	v.log.Debug("command", "program", s.Path, "args", s.Args, "workdir", s.Workdir, "env", s.Env)
 	environ := os.Environ()
 	if s.User != nil {
 		environ = s.User.Environ(environ)
@@ -27,24 +27,24 @@ func (p *program) resource() *process.Resource {
 		Path:        s.Path,
 		Args:        append([]string{programName(s.Exec, s.Path)}, s.Args...),
 		Dir:         s.Workdir,
-		Env:         p.childEnv(environ),
+		Env:         v.childEnv(environ),
 		User:        credential(s.User),
 		StopSignal:  s.StopSignal,
 		StopTimeout: s.StopTimeout,
-		Stdout:      p.out,
-		Stderr:      (*pieces)(p.lines),
+		Stdout:      v.out,
+		Stderr:      v.err,
 		Gates:       gates(s.Ready),
 	}
-	if p.heir != nil {
-		cmd.Activated, cmd.Listener = true, uintptr(p.heir.Descriptor())
+	if v.heir != nil {
+		cmd.Activated, cmd.Listener = true, uintptr(v.heir.Descriptor())
 	}
-	return process.NewResource(p.host, cmd, p.prober(), p.log)
+	return process.NewResource(v.host, cmd, v.prober(), v.log)
 }
 
 // childEnv is the child's whole environment.
-func (p *program) childEnv(environ []string) []string {
-	env := process.CleanEnv(environ, p.service.Env)
-	if p.direct != nil && p.heir == nil {
+func (v *service) childEnv(environ []string) []string {
+	env := process.CleanEnv(environ, v.cfg.Env)
+	if v.direct != nil && v.heir == nil {
 		return direct.Environ(env)
 	}
 	return env
@@ -68,19 +68,19 @@ func programName(written, path string) string {
 }
 
 // probed is --dest as a probe knows it.
-func (p *program) probed() probe.Dest {
-	d := p.service.Dest
+func (v *service) probed() probe.Dest {
+	d := v.cfg.Dest
 	return probe.Dest{Network: d.Network, Host: d.Host, Port: d.Port, Path: d.Path}
 }
 
 // prober and gates are the one place that knows every kind of readiness.
-func (p *program) prober() process.Prober {
-	if p.heir != nil {
-		return heirProber{p.heir}
+func (v *service) prober() process.Prober {
+	if v.heir != nil {
+		return heirProber{v.heir}
 	}
-	dest := p.probed()
-	listen, dial := &probe.Listen{Dest: dest, OnGuess: p.guessed}, &probe.Dial{Dest: dest}
-	switch r := p.service.Ready; {
+	dest := v.probed()
+	listen, dial := &probe.Listen{Dest: dest, OnGuess: v.guessed}, &probe.Dial{Dest: dest}
+	switch r := v.cfg.Ready; {
 	case r.Listen && r.Dial:
 		return &probe.Both{Listen: listen, Dial: dial}
 	case r.Dial:
@@ -103,12 +103,12 @@ func gates(r config.Ready) process.Gates {
 }
 
 // guessed tells once that readiness rests on less than proof.
-func (p *program) guessed(why string) {
-	p.log.Info("the child's sockets cannot be told for sure", slog.String("why", why))
+func (v *service) guessed(why string) {
+	v.log.Info("the child's sockets cannot be told for sure", slog.String("why", why))
 }
 
-func (p *program) newServer() *proxy.Server {
-	s := p.service
+func (v *service) newServer() *proxy.Server {
+	s := v.cfg
 	cfg := proxy.Config{
 		Hold:           s.StartTimeout,
 		MaxConnections: s.MaxConnections,
@@ -117,7 +117,7 @@ func (p *program) newServer() *proxy.Server {
 		WakeOnData:     s.WakeOn == config.WakeOnData,
 		Header:         headerVersion(s.ProxyProtocol),
 		TrustHeader:    s.TrustHeader,
-		Log:            p.log,
+		Log:            v.log,
 	}
 	if s.QuietPolicy != config.QuietKeep {
 		cfg.Quiet = proxy.Quiet{After: s.Quiet, Close: s.QuietPolicy == config.QuietClose}
@@ -125,10 +125,10 @@ func (p *program) newServer() *proxy.Server {
 	if !s.Ready.Dial {
 		cfg.Taken = probe.Taken // a dialing probe would knock at the child for every question
 	}
-	if p.direct != nil {
-		cfg.Arrived = p.direct.Again
+	if v.direct != nil {
+		cfg.Arrived = v.direct.Again
 	}
-	return proxy.New(p.pool, cfg)
+	return proxy.New(v.pool, cfg)
 }
 
 // headerVersion is the number by which proxy knows a version of the header.
@@ -143,45 +143,45 @@ func headerVersion(v config.ProxyProtocol) byte {
 }
 
 // newPool returns the pool of the service's child.
-func (p *program) newPool() *pool.Pool {
-	s := p.service
+func (v *service) newPool() *pool.Pool {
+	s := v.cfg
 	cfg := pool.Config{
 		Idle: s.Idle, MinUptime: s.MinUptime, StartTimeout: s.StartTimeout,
 		WakeRate: pool.Rate{N: s.WakeRate.N, Per: s.WakeRate.Per},
-		Notify:   p.logEvent,
+		Notify:   v.logEvent,
 	}
-	if p.direct != nil {
-		cfg.Hidden, cfg.Notify = p.direct, p.steer
+	if v.direct != nil {
+		cfg.Hidden, cfg.Notify = v.direct, v.steer
 	}
-	return pool.New(p.resource(), cfg)
+	return pool.New(v.resource(), cfg)
 }
 
 // startServing begins to take clients, or to wait for those that the child takes.
-func (p *program) startServing(failed chan<- error) {
+func (v *service) startServing(failed chan<- error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	p.endServe, p.served = cancel, make(chan struct{})
-	if p.heir != nil {
-		go p.serveHeir(ctx)
+	v.endServe, v.served = cancel, make(chan struct{})
+	if v.heir != nil {
+		go v.serveHeir(ctx)
 	} else {
-		go p.serve(failed)
+		go v.serve(failed)
 	}
 }
 
 // stopServing ends the wait for clients that the child takes. The server ends by
 // its Drain.
-func (p *program) stopServing() {
-	p.endServe()
-	if p.heir != nil {
-		<-p.served
-		p.settleHeir()
+func (v *service) stopServing() {
+	v.endServe()
+	if v.heir != nil {
+		<-v.served
+		v.settleHeir()
 	}
 }
 
 // serve accepts clients until the server drains. It hands over the error that
 // ends it before that.
-func (p *program) serve(failed chan<- error) {
-	defer close(p.served)
-	if err := p.server.Serve(p.bound.Listener); err != nil {
+func (v *service) serve(failed chan<- error) {
+	defer close(v.served)
+	if err := v.server.Serve(v.bound.Listener); err != nil {
 		failed <- err
 	}
 }

@@ -210,6 +210,11 @@ func (p *parser) services(n *yaml.Node, defaults entries) (all []Service) {
 		}
 	}
 	p.clashes(all, texts)
+	for i := range all {
+		if !texts[i].MaxConnections.Given { // they share the program's descriptors
+			all[i].MaxConnections = max(1, all[i].MaxConnections/len(all))
+		}
+	}
 	return all
 }
 

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"tiproxy/internal/config"
+)
+
+// defaultConfig is where the configuration is looked for unless it is named.
+const defaultConfig = "/etc/tiproxy/tiproxy.yaml"
+
+// runCommand is tiproxy run: the services of a file.
+func runCommand(child []string) *cobra.Command {
+	return fileCommand(child, "run", "Run the services of a configuration file", func(cmd *cobra.Command, path string) error {
+		o, err := readFile(path)
+		if err != nil {
+			return err
+		}
+		return run(o)
+	})
+}
+
+// checkCommand is tiproxy check: whether run would take the file.
+func checkCommand(child []string) *cobra.Command {
+	return fileCommand(child, "check", "Check a configuration file, exactly as run would, and start nothing", func(cmd *cobra.Command, path string) error {
+		o, err := readFile(path)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "%s is right: %s\n", path, plural(len(o.services), "service"))
+		return nil
+	})
+}
+
+func fileCommand(child []string, use, short string, do func(*cobra.Command, string) error) *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use: use + " [--config FILE]", Short: short,
+		Args: cobra.ArbitraryArgs, SilenceErrors: true, SilenceUsage: true,
+		RunE: func(cmd *cobra.Command, words []string) error {
+			if len(words)+len(child) > 0 {
+				return &usageError{fmt.Errorf("leftover words %q: tiproxy %s takes everything from its file, write --config FILE", append(words, child...), use)}
+			}
+			return do(cmd, path)
+		},
+	}
+	cmd.Flags().StringVar(&path, "config", defaultConfig, "the configuration `FILE`")
+	if err := cmd.MarkFlagFilename("config", "yaml", "yml"); err != nil {
+		panic(err)
+	}
+	return cmd
+}
+
+// readFile turns a file into checked settings.
+func readFile(path string) (options, error) {
+	ports := takenPorts{}
+	f, err := config.Load(path, config.Options{Variable: os.LookupEnv, Port: ports.of})
+	if err != nil {
+		return options{}, &usageError{err}
+	}
+	o := options{services: f.Services, file: path}
+	var errs []error
+	o.admin, err = readAdmin(f.Admin, f.Services)
+	errs = appendProblem(errs, f.Admin, err)
+	o.format, err = parseLogFormat(orDefault(f.LogFormat, "auto"))
+	errs = appendProblem(errs, f.LogFormat, err)
+	o.level, err = parseLogLevel(orDefault(f.LogLevel, "info"))
+	errs = appendProblem(errs, f.LogLevel, err)
+	if len(errs) > 0 {
+		return options{}, &usageError{errors.Join(errs...)}
+	}
+	return o, nil
+}
+
+func orDefault(v config.Value, def string) string {
+	if v.Given {
+		return v.Text
+	}
+	return def
+}
+
+// takenPorts are the free ports that services were given in place of {port}.
+type takenPorts map[string]uint16
+
+// of returns a port that was free a moment ago and that no other service has.
+func (t takenPorts) of(service string) (uint16, error) {
+	if port, has := t[service]; has {
+		return port, nil
+	}
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	port := uint16(l.Addr().(*net.TCPAddr).Port)
+	for _, other := range t {
+		if other == port { // closed by now, and offered again
+			return 0, errors.New("the only free one has been given away: try again")
+		}
+	}
+	t[service] = port
+	return port, nil
+}
+
+// plural writes a number of things.
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

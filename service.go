@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+
+	"tiproxy/internal/config"
+	"tiproxy/internal/direct"
+	"tiproxy/internal/output"
+	"tiproxy/internal/pool"
+	"tiproxy/internal/process"
+	"tiproxy/internal/proxy"
+)
+
+// service is one service of the program: where its clients come in, and what
+// they are led to.
+type service struct {
+	cfg  config.Service
+	log  *slog.Logger
+	host *process.Host // shared by all services
+
+	out, err io.Writer        // where the child's output goes
+	prefixes []*output.Prefix // in front of them, if several services share them
+
+	bound    *binding
+	direct   *direct.Path      // nil on the copy path
+	heir     *direct.Inherited // nil unless the child inherits the listener; direct is then part of it
+	pool     *pool.Pool
+	server   *proxy.Server
+	endServe context.CancelFunc
+	served   chan struct{} // closed when serve has ended
+}
+
+// newService returns a service of p that has nothing yet.
+func (p *program) newService(cfg config.Service) *service {
+	v := &service{cfg: cfg, log: p.log, out: p.out, err: (*pieces)(p.lines)}
+	if !p.alone() {
+		v.log = p.log.With("service", cfg.Name)
+		stdout, stderr := output.NewPrefix(p.out, cfg.Name), output.NewPrefix(p.lines, cfg.Name)
+		v.out, v.err, v.prefixes = stdout, stderr, []*output.Prefix{stdout, stderr}
+	}
+	return v
+}
+
+// bind takes the service's address.
+func (v *service) bind(ctx context.Context) error {
+	bound, err := bind(ctx, v.cfg)
+	if err != nil {
+		return v.named(err)
+	}
+	v.bound = bound
+	return nil
+}
+
+// open takes what the service needs beside its address.
+func (v *service) open(host *process.Host) error {
+	v.host = host
+	if err := v.openDirect(); err != nil {
+		return v.named(err)
+	}
+	v.pool = v.newPool()
+	v.server = v.newServer()
+	return nil
+}
+
+// named says of which service an error is, if it has a name of its own.
+func (v *service) named(err error) error {
+	if v.cfg.Name == config.DefaultName {
+		return err
+	}
+	return fmt.Errorf("service %s: %w", v.cfg.Name, err)
+}
+
+// close gives up what open and bind have taken, as far as they came.
+func (v *service) close() {
+	v.closeDirect()
+	if v.bound != nil {
+		v.bound.unlink()
+		v.bound.Close()
+	}
+}
+
+// start begins to serve, and says so.
+func (v *service) start(failed chan<- error) {
+	v.startServing(failed)
+	v.log.Info(msgListening, "bind", v.bound.address(), "dest", v.destination(), "program", v.cfg.Path)
+	v.noteExposure()
+}
+
+// drain ends the taking of clients. Those who wait are told, the others go on.
+func (v *service) drain(key, why string) {
+	v.bound.unlink()
+	v.stopServing()
+	v.drainDirect()
+	v.server.Drain()
+	v.log.Info(msgStopping, key, why, "connections", v.connections(),
+		"drain_timeout", v.cfg.DrainTimeout, "hint", "a second signal ends it now")
+}
+
+// end lets connections finish until hurry is done or the drain timeout is over,
+// then stops the child, and lets the last bytes be acknowledged.
+func (v *service) end(hurry context.Context) {
+	drain, cancel := context.WithTimeout(hurry, v.cfg.DrainTimeout)
+	defer cancel()
+	v.pool.Shutdown(drain)
+	tail, cancelTail := context.WithTimeout(context.Background(), tailTime)
+	defer cancelTail()
+	if v.server.Wait(tail) != nil {
+		v.server.Abandon()
+	}
+}
+
+// kill makes end immediate.
+func (v *service) kill() {
+	v.server.Reset()
+	v.pool.Kill()
+}
+
+// noteExposure says once what makes a child that is taken over, or that trusts
+// the wrong clients, dangerous: that it is root; and that it cannot tell near
+// from far any more, so that one that trusts local connections trusts everybody.
+func (v *service) noteExposure() {
+	if u := v.cfg.User; os.Geteuid() == 0 && (u == nil || u.UID == 0) {
+		v.log.Info("the child is started as root", "hint", "unless it changes its user by itself, --user gives it another one")
+	}
+	at, ok := v.bound.Addr().(*net.TCPAddr)
+	if !ok || at.IP.IsLoopback() || v.heir != nil {
+		return
+	}
+	if ip := net.ParseIP(v.cfg.Dest.Host); v.cfg.Dest.Network == "unix" || v.cfg.Dest.Host == "localhost" || ip != nil && ip.IsLoopback() {
+		v.log.Info("clients of other machines will look local to the child", "bind", v.bound.address())
+	}
+}
+
+// flush passes on what there is of lines that the child has not finished.
+func (v *service) flush() {
+	for _, x := range v.prefixes {
+		x.Flush()
+	}
+}
