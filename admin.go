@@ -45,7 +45,7 @@ func readAdmin(v config.Value, services []config.Service) (config.Addr, error) {
 	return a, nil
 }
 
-// openAdmin makes the admin socket, if one was asked for.
+// openAdmin makes the admin socket, if one was asked for. Who asks waits for startAdmin.
 func (p *program) openAdmin(ctx context.Context) error {
 	if p.adminAt.Network == "" {
 		return nil
@@ -55,8 +55,14 @@ func (p *program) openAdmin(ctx context.Context) error {
 		return err
 	}
 	p.admin.bound = bound
-	p.admin.server = admin.Serve(bound.Listener, p.admin.health, p.log)
 	return nil
+}
+
+// startAdmin begins to answer.
+func (p *program) startAdmin() {
+	if p.admin.bound != nil {
+		p.admin.server = admin.Serve(p.admin.bound.Listener, p.admin.health, p.exporter.Handler(), p.log)
+	}
 }
 
 // listenAdmin is admin.Listen as bindUnix wants it.
@@ -78,9 +84,13 @@ func (a *adminRoom) health() error {
 
 // close ends the room. Nobody can ask any more when it returns.
 func (a *adminRoom) close() {
-	if a.server == nil {
+	if a.bound == nil {
 		return
 	}
 	a.bound.unlink()
+	if a.server == nil {
+		a.bound.Close()
+		return
+	}
 	a.server.Close()
 }

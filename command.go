@@ -112,10 +112,16 @@ func completeReady(_ *cobra.Command, _ []string, begun string) ([]cobra.Completi
 	return words, directive
 }
 
-// versionLine says what this binary is. Builds from a checkout without the
-// linker's word fall back on what Go stamped into the binary.
+// versionLine says what this binary is.
 func versionLine() string {
-	v, c := version, commit
+	v, c := built()
+	return fmt.Sprintf("tiproxy %s, commit %s, %s %s/%s", v, c, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// built is the version and the commit of this binary. Builds from a checkout
+// without the linker's word fall back on what Go stamped into the binary.
+func built() (v, c string) {
+	v, c = version, commit
 	info, ok := debug.ReadBuildInfo()
 	if ok && v == "" {
 		v = info.Main.Version
@@ -129,7 +135,7 @@ func versionLine() string {
 	if c == "" {
 		c = "unknown"
 	}
-	return fmt.Sprintf("tiproxy %s, commit %s, %s %s/%s", v, c, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return v, c
 }
 
 func vcsCommit(info *debug.BuildInfo) string {

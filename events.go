@@ -38,9 +38,12 @@ func (v *service) logEvent(ev pool.Event) {
 	level, msg := slog.LevelInfo, ""
 	switch ev.Kind {
 	case pool.EventStarting:
+		v.stayHeavy()
 		msg = msgStarting
 		attrs = append(attrs, slog.String("client", ev.Who), slog.Int("waiting", ev.Waiting))
 	case pool.EventOpened:
+		v.starts.Add(1)
+		v.times.ColdStart(ev.Took)
 		msg = msgOpened
 		attrs = append(attrs, slog.Duration("took", ev.Took))
 	case pool.EventStartFailed:
@@ -57,6 +60,7 @@ func (v *service) logEvent(ev pool.Event) {
 			attrs = append(attrs, slog.String("status", exitStatus(ev)))
 		}
 		msg = msgClosed
+		v.lighten()
 		attrs = append(attrs, slog.Duration("uptime", ev.Uptime), slog.String("reason", string(ev.Reason)))
 	}
 	v.log.LogAttrs(context.Background(), level, msg, attrs...)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tiproxy/internal/config"
+	"tiproxy/internal/metrics"
 	"tiproxy/internal/process"
 	"tiproxy/internal/stdio"
 )
@@ -34,6 +35,7 @@ type program struct {
 	admin    adminRoom
 	host     *process.Host
 	services []*service
+	exporter *metrics.Exporter // nil unless somebody may ask for it
 }
 
 // run carries services until it is told to stop. The error says why it cannot
@@ -107,6 +109,7 @@ func (p *program) open() (err error) {
 			p.closeServices()
 		}
 	}()
+	p.openMetrics()
 	for _, cfg := range p.configs {
 		v := p.newService(cfg)
 		if err := v.bind(context.Background()); err != nil {
@@ -126,6 +129,7 @@ func (p *program) open() (err error) {
 			return err
 		}
 	}
+	p.startAdmin()
 	return nil
 }
 

@@ -7,9 +7,13 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
 
 	"tiproxy/internal/config"
 	"tiproxy/internal/direct"
+	"tiproxy/internal/metrics"
 	"tiproxy/internal/output"
 	"tiproxy/internal/pool"
 	"tiproxy/internal/process"
@@ -25,6 +29,9 @@ type service struct {
 
 	out, err io.Writer        // where the child's output goes
 	prefixes []*output.Prefix // in front of them, if several services share them
+	times    metrics.Times    // that nobody else keeps
+	starts   atomic.Uint64    // that ended with a child that was ready
+	light    *time.Timer      // see lighten; used by the pool's Notify, and after its end
 
 	bound    *binding
 	direct   *direct.Path      // nil on the copy path
@@ -38,6 +45,9 @@ type service struct {
 // newService returns a service of p that has nothing yet.
 func (p *program) newService(cfg config.Service) *service {
 	v := &service{cfg: cfg, log: p.log, out: p.out, err: (*pieces)(p.lines)}
+	if p.exporter != nil {
+		v.times = p.exporter.Service(cfg.Name)
+	}
 	if !p.alone() {
 		v.log = p.log.With("service", cfg.Name)
 		stdout, stderr := output.NewPrefix(p.out, cfg.Name), output.NewPrefix(p.lines, cfg.Name)
@@ -67,6 +77,20 @@ func (v *service) open(host *process.Host) error {
 	return nil
 }
 
+// lightAfter is how long nothing of a child has existed when memory is given back.
+const lightAfter = 2 * time.Second
+
+// lighten gives memory that the last life has needed back to the system, unless
+// there is soon another one: who sleeps is to be small.
+func (v *service) lighten() { v.light = time.AfterFunc(lightAfter, debug.FreeOSMemory) }
+
+// stayHeavy undoes lighten.
+func (v *service) stayHeavy() {
+	if v.light != nil {
+		v.light.Stop()
+	}
+}
+
 // named says of which service an error is, if it has a name of its own.
 func (v *service) named(err error) error {
 	if v.cfg.Name == config.DefaultName {
@@ -77,6 +101,7 @@ func (v *service) named(err error) error {
 
 // close gives up what open and bind have taken, as far as they came.
 func (v *service) close() {
+	v.stayHeavy()
 	v.closeDirect()
 	if v.bound != nil {
 		v.bound.unlink()

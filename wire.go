@@ -117,6 +117,8 @@ func (v *service) newServer() *proxy.Server {
 		WakeOnData:     s.WakeOn == config.WakeOnData,
 		Header:         headerVersion(s.ProxyProtocol),
 		TrustHeader:    s.TrustHeader,
+		Waited:         v.times.Waited,
+		Lasted:         v.times.Lasted,
 		Log:            v.log,
 	}
 	if s.QuietPolicy != config.QuietKeep {

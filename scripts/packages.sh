@@ -12,7 +12,6 @@ set -euo pipefail
 
 packages=(
 	bsdutils          # script(1) and friends
-	chromium          # the dashboard is looked at
 	curl
 	docker-compose
 	docker.io

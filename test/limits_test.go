@@ -134,16 +134,6 @@ func TestLimits_DiskFullForTheLog(t *testing.T) {
 	p.ends(prompt)
 }
 
-// setNetwork writes a setting of one network.
-func setNetwork(t *testing.T, where *space, name, value string) {
-	t.Helper()
-	var err error
-	where.do(func() { err = os.WriteFile("/proc/sys/net/ipv4/"+name, []byte(value), 0) })
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // Many connect while tiproxy stands still: the kernel keeps them.
 func TestLimits_BurstWhileStandingStill(t *testing.T) {
 	t.Parallel()

@@ -1,6 +1,6 @@
 // Package admin is the small room in which tiproxy can be asked about itself:
-// HTTP on a unix socket that only tiproxy's own user may use. Today it answers
-// one question, GET /healthz: is the proxy well?
+// HTTP on a unix socket that only tiproxy's own user may use. It answers two
+// questions: GET /healthz, is the proxy well, and GET /metrics, what has it counted?
 //
 // What is always true: asking changes nothing. The room holds no lease and
 // knows no pool, so a question neither starts a child nor keeps one awake.
@@ -29,6 +29,8 @@ const (
 	headerBytes = 8 << 10
 	// healthPath is what is asked for.
 	healthPath = "/healthz"
+	// metricsPath is where Prometheus looks.
+	metricsPath = "/metrics"
 )
 
 // Server answers questions on one listener.
@@ -41,11 +43,13 @@ type Server struct {
 
 // Serve begins to answer on l, which it owns from then on, until Close. health
 // tells what is wrong with the proxy, nil if nothing is; it is called for every
-// question, from several goroutines at once, and must not block.
-func Serve(l net.Listener, health func() error, logger *slog.Logger) *Server {
+// question, from several goroutines at once, and must not block. metrics answers
+// what was counted.
+func Serve(l net.Listener, health func() error, metrics http.Handler, logger *slog.Logger) *Server {
 	s := &Server{health: health, log: logger, ended: make(chan struct{})}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+healthPath, s.answerHealth)
+	mux.Handle("GET "+metricsPath, metrics)
 	s.http = &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: exchangeTime,

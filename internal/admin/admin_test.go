@@ -31,7 +31,7 @@ func room(t *testing.T, health func() error) (path string, s *admin.Server) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s = admin.Serve(l, health, slog.New(slog.DiscardHandler))
+	s = admin.Serve(l, health, http.NotFoundHandler(), slog.New(slog.DiscardHandler))
 	t.Cleanup(s.Close)
 	return path, s
 }

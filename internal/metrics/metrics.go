@@ -3,7 +3,7 @@
 // What is always true: being asked changes nothing and waits for nobody. Every
 // number is somebody else's, copied when it is asked for; only times, of which
 // a distribution is wanted, are kept here. A service that is gone leaves no
-// series. No label has more values than there are services, groups and words in
+// series. No label has more values than there are services and words in
 // this package's documentation: no addresses, no numbers of processes.
 package metrics
 
@@ -38,14 +38,6 @@ type Service struct {
 // nothing of the child exists.
 var States = []string{"closed", "starting", "opened", "shutdown"}
 
-// Group is what is counted of a group with a budget.
-type Group struct {
-	Name    string
-	Limits  map[string]int64 // by resource
-	Used    map[string]int64
-	Waiting int // services that wait for room
-}
-
 // Reloads is what became of the configuration.
 type Reloads struct {
 	OK, Failed  uint64
@@ -57,7 +49,6 @@ type Reloads struct {
 // also several at once.
 type Source interface {
 	Services() []Service
-	Groups() []Group
 	Reloads() Reloads
 }
 

@@ -25,10 +25,6 @@ type house struct {
 func (h *house) Services() []Service { return h.services }
 func (h *house) Reloads() Reloads    { return h.reloads }
 
-func (h *house) Groups() []Group {
-	return []Group{{Name: "gpu", Limits: map[string]int64{"children": 1, "vram": 24 << 30}, Used: map[string]int64{"children": 1}, Waiting: 2}}
-}
-
 func newHouse() *house {
 	return &house{
 		services: []Service{{
@@ -77,9 +73,6 @@ func TestScrapeSaysWhatIsCounted(t *testing.T) {
 		`tiproxy_backend_ready_duration_seconds_bucket{service="db",le="0.05"} 1`,
 		`tiproxy_connection_wait_seconds_sum{service="db"} 2`,
 		`tiproxy_connection_duration_seconds_count{service="db"} 1`,
-		`tiproxy_group_limit{group="gpu",resource="vram"} 2.5769803776e+10`,
-		`tiproxy_group_used{group="gpu",resource="vram"} 0`,
-		`tiproxy_group_waiting{group="gpu"} 2`,
 		`tiproxy_config_reloads_total{result="failed"} 1`,
 		`tiproxy_config_last_reload_successful 0`,
 		`tiproxy_config_last_reload_success_timestamp_seconds 1.6e+09`,

@@ -22,10 +22,6 @@ var (
 	descAsleep   = desc("backend_asleep_seconds_total", "Seconds in which nothing of the child existed.", "service")
 	descIdleStop = desc("idle_stop_timestamp_seconds", "When the child is going to be stopped if nobody comes, as a Unix time; absent while that is not foreseen.", "service")
 
-	descLimit      = desc("group_limit", "What a group has of a resource.", "group", "resource")
-	descUsed       = desc("group_used", "What of it the services that are awake use.", "group", "resource")
-	descGroupQueue = desc("group_waiting", "Services that wait for room in a group.", "group")
-
 	descReloads  = desc("config_reloads_total", "Reloads of the configuration, by result: ok or failed.", "result")
 	descReloadOK = desc("config_last_reload_successful", "1 if the newest reload of the configuration was good, else 0.")
 	descReloaded = desc("config_last_reload_success_timestamp_seconds", "When a configuration was last taken, as a Unix time.")
@@ -46,7 +42,7 @@ type snapshot struct {
 func (s *snapshot) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descBuild, descActive, descWaiting, descConns, descBytes, descState, descStarts, descStops, descAwake,
-		descAsleep, descIdleStop, descLimit, descUsed, descGroupQueue, descReloads, descReloadOK, descReloaded,
+		descAsleep, descIdleStop, descReloads, descReloadOK, descReloaded,
 	} {
 		ch <- d
 	}
@@ -58,13 +54,6 @@ func (s *snapshot) Collect(ch chan<- prometheus.Metric) {
 	out.gauge(descBuild, 1, s.build.Version, s.build.Commit, s.build.Go)
 	for _, svc := range s.src.Services() {
 		out.service(svc)
-	}
-	for _, g := range s.src.Groups() {
-		for name, n := range g.Limits {
-			out.gauge(descLimit, float64(n), g.Name, name)
-			out.gauge(descUsed, float64(g.Used[name]), g.Name, name)
-		}
-		out.gauge(descGroupQueue, float64(g.Waiting), g.Name)
 	}
 	r := s.src.Reloads()
 	out.count(descReloads, r.OK, "ok")

@@ -53,6 +53,9 @@ func (c *conn) serve() {
 		return
 	}
 	c.leaveSeat()
+	if c.awoken && c.srv.cfg.Waited != nil {
+		c.srv.cfg.Waited(time.Since(c.since))
+	}
 	r, err := newRelay(c.srv.wires, c.client, upstream, c.release, c.relayed)
 	if err != nil {
 		c.srv.log.Warn("connection cannot be carried", "client", c.name(), "err", err)
@@ -258,6 +261,9 @@ func (c *conn) finish(why end) {
 		c.srv.sources.leave(c.addr())
 	}
 	c.srv.counts.ended(why, c.up, c.down)
+	if c.srv.cfg.Lasted != nil {
+		c.srv.cfg.Lasted(time.Since(c.since))
+	}
 	if log := c.srv.log; log.Enabled(context.Background(), slog.LevelDebug) {
 		log.Debug("connection", "client", c.name(), "up", c.up, "down", c.down,
 			"took", time.Since(c.since), "reason", why.String())

@@ -49,6 +49,10 @@ type Config struct {
 	// Arrived, if set, is called for every client that is accepted. It must
 	// not block.
 	Arrived func()
+	// Waited and Lasted, if set, are told how long a client was held until it was
+	// connected, if it had to wait, and how long a connection existed. They must
+	// not block.
+	Waited, Lasted func(time.Duration)
 	// Log receives the server's log lines; nil drops them.
 	Log *slog.Logger
 }
