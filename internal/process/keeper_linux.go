@@ -14,8 +14,9 @@ import (
 // keeperPause is the least time between two keepers of one life.
 const keeperPause = time.Second
 
-// openedGrace is how long a child has been ready when it is looked who belongs to
-// its tree: a look at all processes takes time that the first clients need.
+// openedGrace is how long a child has been ready when it is looked among all
+// processes who belongs to its tree: that takes time that the first clients need.
+// Whom the kernel's lists of children show, the keeper is told of at once.
 const openedGrace = 20 * time.Millisecond
 
 // keeperMissed is the pause between two attempts to start a keeper from which on
@@ -86,6 +87,7 @@ func (l *life) watch(k *keeper) bool {
 		case <-k.proc.gone:
 			return false
 		case <-l.opened:
+			l.tree.note()
 			look.Reset(openedGrace) // those who have waited go first
 		case <-look.C:
 			l.tree.members()

@@ -287,6 +287,18 @@ func (t *tree) pids() []int {
 	return pids
 }
 
+// note remembers those whom the kernel's lists of children show. It is quick, as
+// members, which looks at every process, is not.
+func (t *tree) note() {
+	var found []proc
+	for _, pid := range t.Pids() {
+		if p, ok := readProc(pid); ok && p.alive() {
+			found = append(found, p)
+		}
+	}
+	t.remember(found)
+}
+
 func seenBefore(seen map[int]bool, pid int) bool {
 	if seen[pid] {
 		return true
