@@ -11,6 +11,9 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // childMain plays a child: args are the test's token, a mode and its arguments.
@@ -24,6 +27,10 @@ func childMain(args []string) {
 		fmt.Print(rest[0])
 		fmt.Fprint(os.Stderr, rest[1])
 		os.Exit(atoi([]byte(rest[2])))
+	case "deathsig": // of this thread, which is the first one
+		var sig int32
+		_ = unix.Prctl(unix.PR_GET_PDEATHSIG, uintptr(unsafe.Pointer(&sig)), 0, 0, 0)
+		fmt.Printf("deathsig %d\n", sig)
 	case "die":
 		_ = syscall.Kill(os.Getpid(), sigOf(rest[0]))
 		select {}

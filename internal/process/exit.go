@@ -141,6 +141,10 @@ func startError(c *Command, err error) error {
 func userHint(c *Command, err error) string {
 	switch {
 	case c.User == nil:
+	case errors.Is(err, syscall.EACCES) && c.Activated:
+		self, _ := os.Executable() // without a name the hint still tells what to look for
+		return fmt.Sprintf("%s must be allowed to enter %s and to execute tiproxy itself (%s), by way of which a child that inherits its listener is started",
+			c.User.Name, c.Dir, self)
 	case errors.Is(err, syscall.EACCES):
 		return fmt.Sprintf("%s must be allowed to enter %s and to execute %s: see the permissions of both and of the directories above them (`namei -l`)",
 			c.User.Name, c.Dir, c.Path)

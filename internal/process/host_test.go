@@ -100,9 +100,10 @@ func TestChildFindsWhatWeWereStartedWith(t *testing.T) {
 			cat := []string{"/bin/cat", "/proc/self/status", "/proc/self/limits", "/proc/self/oom_score_adj"}
 			direct := output(t, token, stage(tt.stage, cat...))
 			through := output(t, token, stage(tt.stage, hosted("run", token, cat...)...))
-			want, got := pick(direct, keep), pick(through, keep)
-			if want != got || len(want) < 100 {
-				t.Errorf("directly:\n%s\nthrough the host:\n%s", want, got)
+			heir := output(t, token, stage(tt.stage, hosted("heir", token, cat...)...))
+			want, got, inherits := pick(direct, keep), pick(through, keep), pick(heir, keep)
+			if want != got || want != inherits || len(want) < 100 {
+				t.Errorf("directly:\n%s\nthrough the host:\n%s\nwith a listener:\n%s", want, got, inherits)
 			}
 		})
 	}

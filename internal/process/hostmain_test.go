@@ -25,6 +25,7 @@ const hostedGrace = 3 * time.Second
 //	serve: start the command, tell who is in its tree, stop it on SIGTERM
 //	calm:  the same, without a look at the tree before the stop
 //	run:   start the command, end when it ends
+//	heir:  the same, with a listener that the command is handed
 //	check: start a child that waits, and ask the command whether it is ready
 //	loop:  start the shell again and again beside orphans, count wrong statuses
 func hostMain(mode string, argv []string) int {
@@ -45,13 +46,16 @@ func hostMain(mode string, argv []string) int {
 		cmd.Gates.Commands = []Check{{Name: "check", Path: argv[0], Args: argv}}
 		cmd.Args = append(argv[:3:3], "wait")
 	}
+	if mode == "heir" {
+		cmd.Activated, cmd.Listener = true, listener()
+	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	l, err := NewResource(host, cmd, fakeProber{}, log).Start(context.Background(), 1)
 	if err != nil {
 		fmt.Println(err)
 		return 1
 	}
-	if mode == "run" {
+	if mode == "run" || mode == "heir" {
 		e := <-l.Exited()
 		l.Stop(context.Background())
 		fmt.Fprintln(os.Stderr, "status", e.Status)

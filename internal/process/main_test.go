@@ -40,6 +40,8 @@ func TestMain(m *testing.M) {
 	switch {
 	case IsKeeper(os.Args):
 		os.Exit(KeeperMain(os.Args))
+	case IsActivator(os.Args):
+		os.Exit(ActivatorMain(os.Args))
 	case len(os.Args) > 2 && os.Args[1] == asChild:
 		childMain(os.Args[2:])
 		os.Exit(0)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -77,18 +78,18 @@ func (c *Command) sysAttr() *syscall.SysProcAttr {
 }
 
 func (r *Resource) attr(p *pipes, mark string, notify *notifier) *syscall.ProcAttr {
-	env := make([]string, 0, len(r.cmd.Env)+4)
+	env := slices.Clone(r.cmd.Env)
 	files := p.childSide()
 	if r.cmd.Activated {
 		files = append(files, r.cmd.Listener) // becomes 3, SD_LISTEN_FDS_START
-		env = append(env, r.cmd.listenEnv()...)
+		env = r.cmd.listenEnv(env)
 	}
 	if r.check {
 		files[2] = files[1] // so that what came last can be told
 	}
 	return &syscall.ProcAttr{
 		Dir:   r.cmd.Dir,
-		Env:   append(notify.addTo(append(env, r.cmd.Env...)), MarkVariable+"="+mark),
+		Env:   append(notify.addTo(env), MarkVariable+"="+mark),
 		Files: files,
 		Sys:   r.cmd.sysAttr(),
 	}
