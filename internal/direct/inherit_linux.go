@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +21,7 @@ type Inherited struct {
 	listener int      // a listening socket; blocking, as programs expect it
 	bell     *os.File // an eventfd that ends a wait
 	addr     net.Addr
+	name     unix.Sockaddr // addr
 }
 
 // Wake starts the child for the clients that wait, or waits for one who is
@@ -66,11 +68,13 @@ func (in *Inherited) take(l *net.TCPListener) error {
 	if err := errors.Join(err, inner); err != nil {
 		return fmt.Errorf("duplicate the listener: %w", err)
 	}
-	if err := unix.SetNonblock(in.listener, false); err != nil {
-		unix.Close(in.listener)
-		return fmt.Errorf("make the listener block: %w", err)
+	if in.name, err = unix.Getsockname(in.listener); err == nil {
+		err = in.Renew()
 	}
-	return nil
+	if err != nil {
+		unix.Close(in.listener)
+	}
+	return err
 }
 
 // Descriptor is the listening socket, for the child. It stays open until Close.
@@ -80,27 +84,31 @@ func (in *Inherited) Descriptor() int { return in.listener }
 func (in *Inherited) Addr() net.Addr { return in.addr }
 
 // Serve wakes the child whenever clients wait and no child is there to take
-// them. It ends with ctx. Clients who waited for a start that failed are reset.
-func (in *Inherited) Serve(ctx context.Context, wake Wake) {
+// them. It returns nil when ctx ends, and an error if nobody can connect any more.
+// Clients who waited for a start that failed are reset.
+func (in *Inherited) Serve(ctx context.Context, wake Wake) error {
 	unhook := context.AfterFunc(ctx, in.ring)
 	defer unhook()
 	for {
-		in.awaitClient()
+		err := in.awaitClient()
 		if ctx.Err() != nil {
-			return
+			return nil
+		}
+		if err != nil {
+			return err
 		}
 		over, err := wake(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return
+			return nil
 		case err != nil:
-			in.turnAway()
+			in.TurnAway()
 			continue
 		}
 		select {
 		case <-over:
 		case <-ctx.Done():
-			return
+			return nil
 		}
 	}
 }
@@ -111,36 +119,108 @@ func (in *Inherited) ring() { _, _ = in.bell.Write([]byte{1, 0, 0, 0, 0, 0, 0, 0
 // awaitClient returns when a client waits, or the bell has rung. It holds a thread:
 // a listener that the runtime's poller knew would wake us for every client of
 // the child as well.
-func (in *Inherited) awaitClient() {
+func (in *Inherited) awaitClient() error {
 	fds := []unix.PollFd{
 		{Fd: int32(in.listener), Events: unix.POLLIN},
 		{Fd: int32(in.bell.Fd()), Events: unix.POLLIN},
 	}
 	for {
-		if _, err := unix.Poll(fds, -1); err != unix.EINTR {
-			return
+		_, err := unix.Poll(fds, -1)
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return os.NewSyscallError("poll", err)
+		case fds[0].Revents&^unix.POLLIN == 0:
+			return nil
+		default: // a child has shut it down
+			if err := in.Renew(); err != nil {
+				return err
+			}
 		}
 	}
 }
 
-// turnAway resets those who wait now. A child that is being stopped may be
+// mostWaiting is the longest backlog that Go asks for; the kernel gives as much
+// of it as net.core.somaxconn allows.
+const mostWaiting = 1<<16 - 1
+
+// Renew makes the listener for the next child what it was for the first one,
+// whatever children have done to the socket that they share with us: it blocks,
+// its queue is long, and it listens. shutdown(2) ends that for everybody who has
+// the socket; a port that the kernel chose is given back then, and is taken again.
+func (in *Inherited) Renew() error {
+	if err := unix.SetNonblock(in.listener, false); err != nil {
+		return fmt.Errorf("make the listener block: %w", err)
+	}
+	listens, err := unix.GetsockoptInt(in.listener, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	if err == nil && listens == 0 {
+		err = in.bindAgain()
+	}
+	if err == nil {
+		err = unix.Listen(in.listener, mostWaiting)
+	}
+	if err != nil {
+		return fmt.Errorf("listen again on %s, which the child has shut down: %w", in.addr, err)
+	}
+	return nil
+}
+
+// bindAgain makes a socket that was shut down, perhaps twice, one that was just
+// bound: connect(2) to an address of AF_UNSPEC takes back what a shutdown has left.
+func (in *Inherited) bindAgain() error {
+	nowhere := unix.RawSockaddrInet4{Family: unix.AF_UNSPEC}
+	_, _, errno := unix.RawSyscall(unix.SYS_CONNECT, uintptr(in.listener), uintptr(unsafe.Pointer(&nowhere)), unsafe.Sizeof(nowhere))
+	if errno != 0 {
+		return os.NewSyscallError("connect", errno)
+	}
+	if err := unix.Bind(in.listener, in.name); err != unix.EINVAL { // that is what it has one means: bind(2)
+		return err
+	}
+	return nil
+}
+
+// Refuse lets no new client in, for good, though the child goes on with those
+// in the queue: a filter drops what asks for a connection, so whoever comes tries
+// again until the listener is closed, or somebody else's. Closing it would do
+// nothing while the child has it, too, and shutting it down would surprise the child.
+func (in *Inherited) Refuse() error {
+	nothing := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0}
+	prog := unix.SockFprog{Len: 1, Filter: &nothing}
+	if err := unix.SetsockoptSockFprog(in.listener, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &prog); err != nil {
+		return fmt.Errorf("keep clients from the listener: %w", err)
+	}
+	return nil
+}
+
+// TurnAway resets those who wait now. A child that is being stopped may be
 // quicker, so the socket must not block meanwhile.
-func (in *Inherited) turnAway() {
+func (in *Inherited) TurnAway() {
 	waiting, err := in.waiting()
-	if err != nil || unix.SetNonblock(in.listener, true) != nil {
+	if err != nil || waiting == 0 {
 		return
 	}
-	defer unix.SetNonblock(in.listener, false) //nolint:errcheck // it could be set before
+	defer in.withoutBlocking()()
 	for ; waiting > 0; waiting-- {
 		fd, _, err := unix.Accept4(in.listener, unix.SOCK_CLOEXEC)
 		switch {
 		case err == nil:
 			_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 			unix.Close(fd)
-		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.EINVAL):
 			return
 		}
 	}
+}
+
+// withoutBlocking has the socket not block until the function it returns is
+// called. A child that has set that itself relies on it, so it stays set then.
+func (in *Inherited) withoutBlocking() (restore func()) {
+	flags, err := unix.FcntlInt(uintptr(in.listener), unix.F_GETFL, 0)
+	if err != nil || flags&unix.O_NONBLOCK != 0 {
+		return func() {}
+	}
+	_ = unix.SetNonblock(in.listener, true) // cannot fail on a socket of ours
+	return func() { _ = unix.SetNonblock(in.listener, false) }
 }
 
 // waiting is how many clients wait to be taken: of a listening socket

@@ -27,7 +27,16 @@ func (*Inherited) Descriptor() int { return -1 }
 func (*Inherited) Addr() net.Addr { return nil }
 
 // Serve serves nobody here.
-func (*Inherited) Serve(context.Context, Wake) {}
+func (*Inherited) Serve(context.Context, Wake) error { return errors.ErrUnsupported }
+
+// Renew never succeeds here.
+func (*Inherited) Renew() error { return errors.ErrUnsupported }
+
+// Refuse never succeeds here.
+func (*Inherited) Refuse() error { return errors.ErrUnsupported }
+
+// TurnAway does nothing here.
+func (*Inherited) TurnAway() {}
 
 // AwaitTaken never succeeds here.
 func (*Inherited) AwaitTaken(context.Context) error { return errors.ErrUnsupported }

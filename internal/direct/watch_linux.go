@@ -45,6 +45,7 @@ type watch struct {
 	events   *events // nil unless we listen to them
 	draining bool
 	deaf     bool // we may not listen to them
+	missed   bool // too many of them came to listen to each
 	unfit    bool // this life cannot be led to
 	told     bool // something is wrong
 	looked   time.Time
@@ -236,6 +237,7 @@ func (w *watch) deafen() {
 // most.
 func (w *watch) heard() {
 	if w.events.flood.Load() {
+		w.missed = true
 		w.deafen()
 		w.looking.in(w.tick())
 		return
@@ -269,7 +271,7 @@ func (w *watch) look() {
 // since the last time. When that cannot be found out, somebody is there.
 func (w *watch) count() (n int, came bool) {
 	now, begun := time.Now(), w.path.kernel.begun()
-	came = begun != w.begun
+	came, w.missed = begun != w.begun || w.missed, false
 	if w.events == nil && float64(begun-w.begun) <= calm*now.Sub(w.looked).Seconds() {
 		w.listen()
 	}
