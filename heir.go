@@ -28,10 +28,13 @@ func (v *service) openHeir() error {
 	return nil
 }
 
-// serveHeir wakes the child for clients who wait, until ctx is done.
-func (v *service) serveHeir(ctx context.Context) {
+// serveHeir wakes the child for clients who wait, until ctx is done. It hands
+// over the error that ends it before that.
+func (v *service) serveHeir(ctx context.Context, failed chan<- error) {
 	defer close(v.served)
-	v.heir.Serve(ctx, v.wakeHeir)
+	if err := v.heir.Serve(ctx, v.wakeHeir); err != nil {
+		failed <- err
+	}
 }
 
 // wakeHeir starts the child, or waits for the one that is there. Whom it has to
@@ -63,6 +66,19 @@ func (v *service) settleHeir() {
 	}
 }
 
+// drainHeir lets nobody in any more. A child that is ready goes on with those who
+// wait; there is none for the others.
+func (v *service) drainHeir() {
+	if err := v.heir.Refuse(); err != nil {
+		v.log.Warn("new clients are not kept from the child while it drains", "err", err)
+	}
+	<-v.served
+	v.settleHeir()
+	if v.pool.Snapshot().State != pool.Opened {
+		v.heir.TurnAway()
+	}
+}
+
 // destination is where the child takes its clients, for people.
 func (v *service) destination() string {
 	if v.heir != nil {
@@ -74,8 +90,9 @@ func (v *service) destination() string {
 // heirProber tells when a child takes clients from the socket that it inherited.
 type heirProber struct{ heir *direct.Inherited }
 
-// Before implements process.Prober: nothing speaks against a start.
-func (heirProber) Before(context.Context) error { return nil }
+// Before implements process.Prober. The child finds the socket as if it were the
+// first to have it.
+func (h heirProber) Before(context.Context) error { return h.heir.Renew() }
 
 // Wait implements process.Prober.
 func (h heirProber) Wait(ctx context.Context, _ probe.Tree) (net.Addr, error) {

@@ -132,6 +132,9 @@ func (v *service) end(hurry context.Context) {
 	drain, cancel := context.WithTimeout(hurry, v.cfg.DrainTimeout)
 	defer cancel()
 	v.pool.Shutdown(drain)
+	if v.heir != nil {
+		v.heir.TurnAway() // whom the child has left in the queue
+	}
 	tail, cancelTail := context.WithTimeout(context.Background(), tailTime)
 	defer cancelTail()
 	if v.server.Wait(tail) != nil {

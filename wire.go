@@ -163,7 +163,7 @@ func (v *service) startServing(failed chan<- error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	v.endServe, v.served = cancel, make(chan struct{})
 	if v.heir != nil {
-		go v.serveHeir(ctx)
+		go v.serveHeir(ctx, failed)
 	} else {
 		go v.serve(failed)
 	}
@@ -174,8 +174,7 @@ func (v *service) startServing(failed chan<- error) {
 func (v *service) stopServing() {
 	v.endServe()
 	if v.heir != nil {
-		<-v.served
-		v.settleHeir()
+		v.drainHeir()
 	}
 }
 

@@ -22,8 +22,10 @@ func init() { faultRoles["heir"] = heir }
 // heir is a server that takes its clients from the socket it was handed, answers
 // each line with the line, "who am I" with the addresses of both ends, and
 // finishes with those it has taken when it is told to end. It dies of the
-// command "die", and at once if its FILE exists.
+// command "die", and at once if its FILE exists. It may be told to be "mute", which
+// takes nobody and does not end, or to shut "all" down in the end, the listener, too.
 func heir(words []string) {
+	how := strings.Join(words[1:], " ")
 	if os.Getenv("LISTEN_FDS") != "1" || os.Getenv("LISTEN_PID") != fmt.Sprint(os.Getpid()) || os.Getenv("LISTEN_FDNAMES") == "" {
 		fmt.Fprintln(os.Stderr, "child was handed nothing: ", os.Environ())
 		os.Exit(4)
@@ -39,6 +41,11 @@ func heir(words []string) {
 		os.Exit(1)
 	}
 	file.Close()
+	if how == "mute" {
+		signal.Ignore(syscall.SIGTERM)
+		fmt.Fprintln(os.Stderr, "child is mute")
+		select {}
+	}
 	stop := make(chan os.Signal, 1)
 	signal.Reset()
 	signal.Notify(stop, syscall.SIGTERM)
@@ -47,6 +54,9 @@ func heir(words []string) {
 	go func() {
 		<-stop
 		over.Store(true)
+		if how == "all" {
+			shutDown(l)
+		}
 		l.Close()
 	}()
 	for !over.Load() {
@@ -58,6 +68,14 @@ func heir(words []string) {
 	}
 	busy.Wait()
 	os.Exit(0)
+}
+
+// shutDown ends a listener for everybody who has it.
+func shutDown(l net.Listener) {
+	raw, err := l.(*net.TCPListener).SyscallConn()
+	if err == nil {
+		_ = raw.Control(func(fd uintptr) { _ = syscall.Shutdown(int(fd), syscall.SHUT_RDWR) })
+	}
 }
 
 func heirReply(c net.Conn) func(string) string {
@@ -74,10 +92,10 @@ func heirReply(c net.Conn) func(string) string {
 
 // runHeir runs a tiproxy whose child inherits the listener. The child cannot
 // live while the file exists.
-func runHeir(t *testing.T, s setup) (p *tiproxy, file string) {
+func runHeir(t *testing.T, s setup, how ...string) (p *tiproxy, file string) {
 	t.Helper()
 	file = filepath.Join(sharedDir(t), "ill")
-	s.program, s.args = self, []string{"role", "heir", file}
+	s.program, s.args = self, append([]string{"role", "heir", file}, how...)
 	s.flags = append([]string{"--path", "inherit"}, s.flags...)
 	return run(t, s), file
 }
@@ -104,6 +122,7 @@ func TestInherit_ChildTakesItsClientsItself(t *testing.T) {
 				if e := p.expect("starting"); e.text("life") != fmt.Sprint(life+1) {
 					t.Errorf("another life: %s", e.line)
 				}
+				p.expect("opened")
 				if got := p.statistics().attrs["direct"].(map[string]any)["connections"]; got != 5.0 {
 					t.Errorf("the statistics tell of %v connections", got)
 				}
@@ -192,6 +211,26 @@ func TestInherit_QueueOutlivesTheChild(t *testing.T) {
 	}
 }
 
+// A child that shuts the listener down takes it from tiproxy as well, which then
+// listens again: nobody is started for that, and the next client is served.
+func TestInherit_ChildShutsTheListenerDown(t *testing.T) {
+	t.Parallel()
+	p, _ := runHeir(t, setup{flags: []string{"--idle", "100ms"}}, "all")
+	for life := range 3 {
+		var c net.Conn
+		eventually(t, "the listener is back", func() (err error) {
+			c, err = net.DialTimeout("tcp", p.address(), bound)
+			return err
+		})
+		mustAsk(t, c, "hello")
+		c.Close()
+		eventuallyAsleep(p)
+		if n := p.log.count("starting"); n != life+1 {
+			t.Fatalf("%d starts for %d clients", n, life+1)
+		}
+	}
+}
+
 // When tiproxy ends, so does everything: those in the queue as well.
 func TestInherit_Stop(t *testing.T) {
 	t.Parallel()
@@ -208,6 +247,36 @@ func TestInherit_Stop(t *testing.T) {
 		c.Close()
 		p.ends(prompt)
 		p.refuses()
+	})
+	t.Run("lets nobody in", func(t *testing.T) {
+		t.Parallel()
+		p, _ := runHeir(t, setup{flags: []string{"--drain-timeout", "10m"}})
+		c := dial(t, host(), p.address())
+		mustAsk(t, c, "hello")
+		p.signal(syscall.SIGTERM)
+		p.expect("stopping")
+		if late, err := net.DialTimeout("tcp", p.address(), 300*time.Millisecond); err == nil {
+			late.Close()
+			t.Error("a client comes in while those who are there finish")
+		}
+		mustAsk(t, c, "still here")
+		c.Close()
+		p.ends(prompt)
+		p.refuses()
+	})
+	t.Run("resets who waits at once", func(t *testing.T) {
+		t.Parallel()
+		p, _ := runHeir(t, setup{flags: []string{"--stop-timeout", "10m", "--drain-timeout", "10m"}}, "mute")
+		c := dial(t, host(), p.address())
+		p.says("child is mute")
+		p.signal(syscall.SIGTERM)
+		_ = c.SetReadDeadline(time.Now().Add(bound))
+		if _, err := c.Read(make([]byte, 1)); !wasReset(err) {
+			t.Errorf("who waits hears %v, want a reset", err)
+		}
+		p.onlyChild() // did not have to end for that
+		p.signal(syscall.SIGTERM)
+		p.ends(prompt)
 	})
 	t.Run("resets who waits", func(t *testing.T) {
 		t.Parallel()
@@ -250,17 +319,30 @@ func TestInherit_ChildThatTakesNobody(t *testing.T) {
 }
 
 // Around the end of the idle time nobody is refused or cut by a child that
-// finishes what it has taken.
+// finishes what it has taken, whether the ends of connections are told or looked for.
 func TestInherit_NoClientIsLostAtABadMoment(t *testing.T) {
 	t.Parallel()
+	t.Run("root", func(t *testing.T) {
+		t.Parallel()
+		soakHeir(t, nil, rounds(60, 1000))
+	})
+	t.Run("a plain user", func(t *testing.T) {
+		t.Parallel()
+		needRoot(t, "another user")
+		soakHeir(t, append([]string{"setpriv"}, asNobody...), rounds(60, 1000))
+	})
+}
+
+func soakHeir(t *testing.T, wrapper []string, cycles int) {
+	t.Helper()
 	const idle = 60 * time.Millisecond
-	p, _ := runHeir(t, setup{flags: []string{"--idle", idle.String()}})
+	p, _ := runHeir(t, setup{wrapper: wrapper, flags: []string{"--idle", idle.String()}})
 	if err := visit(p.address(), 0); err != nil {
 		t.Fatal(err)
 	}
 	eventuallyAsleep(p)
 	before := readResources(t, p.pid())
-	clients, cycles := 0, rounds(60, 1000)
+	clients := 0
 	for p.log.count("starting") < cycles && !t.Failed() {
 		clients += soakRound(t, p.address(), soakPace{idle, 120 * time.Millisecond, 50 * time.Millisecond})
 	}
@@ -273,11 +355,26 @@ func TestInherit_NoClientIsLostAtABadMoment(t *testing.T) {
 	p.countGoroutines()
 }
 
+// Debian's mariadbd takes its clients from what it is handed, also when nobody here
+// has any rights.
 func TestInherit_MariaDB(t *testing.T) {
 	t.Parallel()
+	for name, wrapper := range map[string][]string{
+		"root":         nil,
+		"a plain user": {"setpriv", "--reuid", "mysql", "--regid", "mysql", "--clear-groups"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			heirIsMariaDB(t, wrapper)
+		})
+	}
+}
+
+func heirIsMariaDB(t *testing.T, wrapper []string) {
+	t.Helper()
 	db := newMariaDB(t)
 	p := run(t, setup{
-		program: "mariadbd", args: db.args("--skip-name-resolve"),
+		program: "mariadbd", args: db.args("--skip-name-resolve"), wrapper: wrapper,
 		flags: []string{"--path", "inherit", "--ready", "notify", "--idle", "500ms"},
 	})
 	mysql := []string{"mysql", "--no-defaults", "-h", "127.0.0.1", "-P", p.port(), "-u", "root", "-N"}

@@ -179,14 +179,19 @@ func (in *Inherited) bindAgain() error {
 	return nil
 }
 
-// Refuse lets no new client in, for good, though the child goes on with those
-// in the queue: a filter drops what asks for a connection, so whoever comes tries
-// again until the listener is closed, or somebody else's. Closing it would do
-// nothing while the child has it, too, and shutting it down would surprise the child.
+// Refuse lets no new client in, for good, though the child goes on with those in
+// the queue: only packets that have passed no router and began with the highest
+// count are taken from now on (IP_MINTTL in ip(7)), which is nobody's, so whoever
+// comes tries again until the listener is closed, or somebody else's. A filter would
+// need rights; closing the socket does nothing while the child has it, too, and
+// shutting it down would surprise the child.
 func (in *Inherited) Refuse() error {
-	nothing := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0}
-	prog := unix.SockFprog{Len: 1, Filter: &nothing}
-	if err := unix.SetsockoptSockFprog(in.listener, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &prog); err != nil {
+	const highest = 255
+	err := unix.SetsockoptInt(in.listener, unix.IPPROTO_IP, unix.IP_MINTTL, highest)
+	if in.at.addr.Addr().Is6() {
+		err = errors.Join(err, unix.SetsockoptInt(in.listener, unix.IPPROTO_IPV6, unix.IPV6_MINHOPCOUNT, highest))
+	}
+	if err != nil {
 		return fmt.Errorf("keep clients from the listener: %w", err)
 	}
 	return nil

@@ -279,9 +279,14 @@ func TestTurningAwayLeavesTheChildsSettings(t *testing.T) {
 // Once new clients are refused those in the queue can still be taken, and those
 // who were taken go on.
 func TestRefusedClientsAreNotLetIn(t *testing.T) {
-	for kind, addr := range map[string]string{"tcp4": "127.0.0.1:0", "tcp6": "[::1]:0"} {
-		e := newEstate(t, kind, addr)
-		host, _, _ := net.SplitHostPort(e.l.Addr().String())
+	for _, way := range []struct{ kind, addr, host string }{
+		{"tcp4", "127.0.0.1:0", "127.0.0.1"},
+		{"tcp6", "[::1]:0", "::1"},
+		{"tcp", ":0", "127.0.0.1"},
+		{"tcp", ":0", "::1"},
+	} {
+		e := newEstate(t, way.kind, way.addr)
+		host := way.host
 		taken := e.dial(host)
 		l := e.child()
 		server, err := l.Accept()
@@ -294,7 +299,7 @@ func TestRefusedClientsAreNotLetIn(t *testing.T) {
 			t.Fatal(err)
 		}
 		d := net.Dialer{Timeout: 300 * time.Millisecond}
-		if c, err := d.Dial("tcp", e.l.Addr().String()); err == nil {
+		if c, err := d.Dial("tcp", net.JoinHostPort(host, portText(e.front))); err == nil {
 			c.Close()
 			t.Error("a new client is let in")
 		} else if !os.IsTimeout(err) {
