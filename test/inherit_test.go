@@ -317,7 +317,7 @@ func TestInherit_ChildThatTakesNobody(t *testing.T) {
 }
 
 // Around the end of the idle time nobody is refused or cut by a child that
-// finishes what it has taken, whether the ends of connections are told or looked for.
+// finishes what it has taken, with and without rights.
 func TestInherit_NoClientIsLostAtABadMoment(t *testing.T) {
 	t.Parallel()
 	t.Run("root", func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -337,5 +338,49 @@ func TestAFloodOfShortVisitsIsNoticed(t *testing.T) {
 	})
 	if e.path.Retire(1) {
 		t.Error("nobody has been there, says Retire")
+	}
+}
+
+// No right is needed to be told of the ends of connections.
+func TestPlainUsersAreToldOfEnds(t *testing.T) {
+	told := make(chan error, 1)
+	go func() { //nolint:gocritic // in a test
+		runtime.LockOSThread() // for good: the thread, which is another user's, ends with this
+		const nobody = 65534
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, nobody, nobody, nobody); os.Geteuid() == 0 && errno != 0 {
+			told <- errno
+			return
+		}
+		e, err := subscribe([]uint16{1})
+		if err == nil {
+			e.close()
+		}
+		told <- err
+	}()
+	if err := get(t, "it is tried", told); err != nil {
+		cannot(t, err.Error())
+	}
+}
+
+// Where the kernel does not tell of them, the life is held and let go all the same.
+func TestWhoIsNotToldLooks(t *testing.T) {
+	e := newEstate(t, "tcp4", "127.0.0.1:0")
+	go answer(e.child(), "child")
+	e.path.Begin(1, nil)
+	w := e.path.watch
+	w.ask(func() bool {
+		w.deafen()
+		w.deaf = true
+		w.looking.in(w.tick())
+		return true
+	})
+	for range 2 {
+		c := e.dial("127.0.0.1")
+		if who := e.met(c); who != "child" {
+			t.Errorf("the client meets %s", who)
+		}
+		e.eventually("the life is held", e.isHeld)
+		c.Close()
+		e.eventually("it is let go", func() bool { return !e.isHeld() })
 	}
 }

@@ -214,7 +214,7 @@ func (w *watch) listen() {
 	e, err := subscribe(portsOf(w.path.clientPlaces()))
 	if err != nil {
 		if w.path.inherited() && errors.Is(err, unix.EPERM) {
-			w.deaf = true // a plain user: looking has to do, and does
+			w.deaf = true // in a sandbox, as plain users may listen: looking has to do, and does
 		} else {
 			w.complain(err)
 		}
