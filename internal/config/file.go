@@ -290,11 +290,8 @@ func (p *parser) fromHere(t *Text) {
 func (p *parser) clashes(all []Service, texts []Text) {
 	for i, s := range all {
 		for j, other := range all[:i] {
-			switch {
-			case s.Bind.Port != 0 || s.Bind.Network == "unix":
-				if SamePlace(other.Bind, s.Bind) || SamePlace(s.Bind, other.Bind) {
-					p.clash(texts[i].Bind, "%s is where service %s takes its clients (%s): give one of them another address", s.Bind, other.Name, texts[j].Bind.From)
-				}
+			if SamePlace(other.Bind, s.Bind) || SamePlace(s.Bind, other.Bind) { // port 0 is no place
+				p.clash(texts[i].Bind, "%s is where service %s takes its clients (%s): give one of them another address", s.Bind, other.Name, texts[j].Bind.From)
 			}
 			if s.Dest.Network != "" && other.Dest.Network != "" && (SamePlace(s.Dest, other.Dest) || SamePlace(other.Dest, s.Dest)) {
 				p.clash(texts[i].Dest, "%s is where the child of service %s listens (%s): give one of them another address", s.Dest, other.Name, texts[j].Dest.From)
