@@ -22,7 +22,7 @@ func (p *Pool) Armed() (idle, holdBack bool) {
 func (p *Pool) LateIdle() func() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return (&idleAlarm{pool: p, run: p.run, timer: p.idle}).fire
+	return (&leaving{pool: p, run: p.run, why: ReasonIdle, timer: p.idle}).fire
 }
 
 // ArmsForWaiting tells whether the idle timer is armed although somebody waits,

@@ -7,8 +7,9 @@ import "time"
 type Hidden interface {
 	// Retire keeps new connections away from life gen and reports whether
 	// nobody is connected to it. It may take its time; leases are granted
-	// meanwhile. When the life is stopped for being idle thereafter, Return is
-	// not called.
+	// meanwhile. Who is connected when a stop was asked for counts only by the
+	// lease that Beside has given before Retire returns. When the life is stopped
+	// because nobody is connected thereafter, Return is not called.
 	Retire(gen uint64) (alone bool)
 	// Return undoes Retire. The life may have ended since, or be about to.
 	Return(gen uint64)
@@ -16,93 +17,137 @@ type Hidden interface {
 
 // Beside returns a lease that stands for all the hidden connections of life gen.
 // It keeps the life awake, and counts neither as a connection nor as granted.
-// There is none unless that life is ready at this moment.
+// There is none unless that life is ready at this moment. A life that takes
+// nobody any more has one all the same: who is hidden was there before.
 func (p *Pool) Beside(gen uint64) (*Lease, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.state != Opened || p.quit || p.run.gen != gen {
 		return nil, false
 	}
-	p.disarmLocked()
-	p.run.leases++
-	p.run.beside++
-	return &Lease{pool: p, run: p.run, beside: true}, true
+	return p.leaseLocked(hidden), true
 }
 
-// idleAlarm is one arming of the idle timer.
-type idleAlarm struct {
-	pool  *Pool
-	run   *run
-	timer *time.Timer // written before the pool's mu is released, read under it
-}
-
-// fire leaves opened if nobody came since the timer was armed, and nobody is
-// hidden. Between the word of Hidden that nobody is and the decision nobody can
-// hide, so that the decision is one step for hidden connections too.
-func (a *idleAlarm) fire() {
-	h := a.pool.cfg.Hidden
-	if h == nil {
-		a.leave(true)
+// armLocked has the idle time end the life that nobody uses, as it is
+// configured now.
+func (p *Pool) armLocked() {
+	p.stopTimerLocked()
+	if p.cfg.Idle == 0 {
 		return
 	}
-	for next := a; next != nil && next.begin(); next = next.pool.endRetirement() {
-		if next.leave(h.Retire(next.run.gen)) {
-			return
-		}
-		h.Return(next.run.gen)
+	l := &leaving{pool: p, run: p.run, why: ReasonIdle}
+	l.timer = time.AfterFunc(time.Until(p.idleEndLocked()), l.fire)
+	p.idle = l.timer
+}
+
+// idleEndLocked is when the idle time of a life that nobody uses is over.
+func (p *Pool) idleEndLocked() time.Time {
+	end, old := p.unused.Add(p.cfg.Idle), p.run.opened.Add(p.cfg.MinUptime)
+	if old.After(end) {
+		return old
+	}
+	return end
+}
+
+// disarmLocked notes that the life is in use, or ends.
+func (p *Pool) disarmLocked() {
+	p.stopTimerLocked()
+	p.unused = time.Time{}
+}
+
+func (p *Pool) stopTimerLocked() {
+	if p.idle != nil {
+		p.idle.Stop()
+		p.idle = nil
 	}
 }
 
-// begin reports whether Hidden is to be asked for this alarm. It is asked for
-// one alarm at a time: the Return of one must not undo the Retire of another.
-func (a *idleAlarm) begin() bool {
-	p := a.pool
+// leaving is one attempt to leave opened because nobody uses the life.
+type leaving struct {
+	pool  *Pool
+	run   *run
+	why   Reason
+	timer *time.Timer // whose attempt it is, nil for TryStop; written before the pool's mu is released, read under it
+}
+
+// fire is what the idle timer does.
+func (l *leaving) fire() { l.pool.goOn(l) }
+
+// goOn makes an attempt, and after it the one of an idle timer that it was in
+// the way of. It reports whether the life was left. Between the word of Hidden
+// that nobody is there and the decision nobody can hide, so that the decision
+// is one step for hidden connections too.
+func (p *Pool) goOn(l *leaving) bool {
+	if p.hidden == nil {
+		return l.leave(true)
+	}
+	for ; l != nil && l.begin(); l = p.endRetirement() {
+		if l.leave(p.hidden.Retire(l.run.gen)) {
+			return true
+		}
+		p.hidden.Return(l.run.gen)
+	}
+	return false
+}
+
+// begin reports whether Hidden is to be asked for this attempt. It is asked for
+// one at a time: the Return of one must not undo the Retire of another.
+func (l *leaving) begin() bool {
+	p := l.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
-	case !a.dueLocked():
+	case !l.dueLocked():
 		return false
 	case p.retiring:
-		p.missed = a
+		if l.timer != nil {
+			p.missed = l
+		}
 		return false
 	}
 	p.retiring = true
 	return true
 }
 
-// endRetirement notes that Hidden was told Return, and hands over the alarm
-// that has fired meanwhile.
-func (p *Pool) endRetirement() *idleAlarm {
+// endRetirement notes that Hidden was told Return, and hands over the attempt
+// of the timer that has fired meanwhile.
+func (p *Pool) endRetirement() *leaving {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	next := p.missed
 	p.retiring, p.missed = false, nil
-	p.changeLocked() // Shutdown waits for it
+	p.changeLocked() // Shutdown waits for it, and Stop
 	return next
 }
 
 // leave decides. If somebody is hidden, the idle time runs anew.
-func (a *idleAlarm) leave(alone bool) bool {
-	p := a.pool
+func (l *leaving) leave(alone bool) bool {
+	p := l.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !a.dueLocked() {
+	if !l.dueLocked() {
 		return false
 	}
 	if !alone {
-		p.idle = nil
-		p.settleLocked()
+		p.unused = time.Now()
+		p.armLocked()
 		return false
 	}
 	p.retiring, p.missed = false, nil
-	p.leaveLocked(ReasonIdle)
+	p.leaveLocked(l.why)
 	return true
 }
 
-// dueLocked reports whether the alarm still counts. Whoever disarms a timer
-// that has already fired has taken it out of the pool, which is how a call
-// finds out that it is late.
-func (a *idleAlarm) dueLocked() bool {
-	p := a.pool
-	return p.idle == a.timer && p.run == a.run && p.state == Opened && p.run.leases == 0 && p.waiting == 0
+// dueLocked reports whether the attempt still counts: nobody uses the life.
+// Whoever disarms a timer that has already fired has taken it out of the pool,
+// which is how a call finds out that it is late.
+func (l *leaving) dueLocked() bool {
+	p := l.pool
+	if p.run != l.run || !p.takesLocked() || p.run.leases > 0 || p.waiting > 0 {
+		return false
+	}
+	if l.timer != nil {
+		return p.idle == l.timer
+	}
+	return time.Since(p.run.opened) >= p.cfg.MinUptime
 }

@@ -56,19 +56,19 @@ func (p *Pool) start(r *run) (exit *Exit, ready bool) {
 	defer r.giveUp(nil)
 	ctx := r.ctx
 	if ctx.Err() != nil {
-		return nil, false // the pool has stopped since
+		return nil, false // it was given up since
 	}
-	if p.cfg.StartTimeout > 0 {
+	if r.timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, p.cfg.StartTimeout, ReasonTimeout)
+		ctx, cancel = context.WithTimeoutCause(ctx, r.timeout, ReasonTimeout)
 		defer cancel()
 	}
-	life, err := p.res.Start(ctx, r.gen)
+	life, err := r.res.Start(ctx, r.gen)
 	if err != nil {
-		p.failed(r, p.explain(ctx, err), nil)
+		p.failed(r, r.explain(ctx, err), nil)
 		return nil, false
 	}
-	r.life = life
+	p.born(r, life)
 	go r.await(ctx)
 	if exit = r.outcome(ctx); exit != nil {
 		p.failed(r, exitError(*exit), exit)
@@ -77,20 +77,27 @@ func (p *Pool) start(r *run) (exit *Exit, ready bool) {
 		return exit, false
 	}
 	if r.err != nil {
-		p.failed(r, p.explain(ctx, r.err), nil)
+		p.failed(r, r.explain(ctx, r.err), nil)
 		return nil, false
 	}
 	return nil, p.open(r)
 }
 
+// born shows a life to those who look.
+func (p *Pool) born(r *run, life Life) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r.life = life
+}
+
 // explain tells a start that ran out of time from one that failed by itself.
-func (p *Pool) explain(ctx context.Context, err error) error {
+func (r *run) explain(ctx context.Context, err error) error {
 	switch {
 	case context.Cause(ctx) != ReasonTimeout:
 	case errors.Is(err, ReasonTimeout): // the resource has said so
-		return fmt.Errorf("not ready after %v: %w", p.cfg.StartTimeout, err)
+		return fmt.Errorf("not ready after %v: %w", r.timeout, err)
 	default:
-		return fmt.Errorf("not ready after %v (%w): %w", p.cfg.StartTimeout, ReasonTimeout, err)
+		return fmt.Errorf("not ready after %v (%w): %w", r.timeout, ReasonTimeout, err)
 	}
 	return err
 }
@@ -151,7 +158,8 @@ func (p *Pool) open(r *run) bool {
 	}
 	r.opened = time.Now()
 	ev := p.eventLocked(r, EventOpened)
-	p.setLocked(Opened)
+	p.history.start(r, nil)
+	p.setLocked(Opened, r)
 	p.settleLocked()
 	p.mu.Unlock()
 	runtime.Gosched() // those who have waited go first: telling takes longer than they need
@@ -193,7 +201,7 @@ func (p *Pool) ended(r *run, e Exit) {
 }
 
 // failed takes note of a start that failed and tells all who waited for it. A
-// start that was given up because the pool stops is no failure.
+// start that was given up because it is to be stopped is no failure.
 func (p *Pool) failed(r *run, err error, exit *Exit) {
 	p.mu.Lock()
 	if p.state != Starting {
@@ -208,6 +216,7 @@ func (p *Pool) failed(r *run, err error, exit *Exit) {
 	p.stats.failed++
 	p.stats.stop(r.reason)
 	p.failureLocked(err)
+	p.history.start(r, err)
 	ev := p.eventLocked(r, EventStartFailed)
 	ev.Err = p.failure
 	p.endLocked(r.life != nil && (exit == nil || exit.Left))
@@ -218,12 +227,13 @@ func (p *Pool) failed(r *run, err error, exit *Exit) {
 // endLocked leaves starting or opened: for shutdown while something of the
 // life is left, for closed otherwise.
 func (p *Pool) endLocked(left bool) {
+	r := p.run
 	if left {
-		p.setLocked(Shutdown)
+		p.setLocked(Shutdown, r)
 		return
 	}
 	p.run = nil
-	p.setLocked(Closed)
+	p.setLocked(Closed, r)
 }
 
 // forgiveLocked forgets the failures of the past after a life that was opened
@@ -272,7 +282,7 @@ func (p *Pool) gone(r *run) {
 	}
 	if p.run == r {
 		p.run = nil
-		p.setLocked(Closed)
+		p.setLocked(Closed, r)
 	}
 }
 
@@ -298,7 +308,7 @@ func (p *Pool) eventLocked(r *run, kind EventKind) Event {
 
 // tell passes an event on. Only the monitor of the life calls it.
 func (p *Pool) tell(ev Event) {
-	if p.cfg.Notify != nil {
-		p.cfg.Notify(ev)
+	if p.notify != nil {
+		p.notify(ev)
 	}
 }

@@ -81,14 +81,16 @@ type Config struct {
 
 // Pool owns the life of one Resource. Its methods are safe for concurrent use.
 type Pool struct {
-	res   Resource
-	cfg   Config
-	force context.Context // done once stops are to be made by force
-	kill  context.CancelFunc
+	hidden Hidden
+	notify func(Event)
+	force  context.Context // done once stops are to be made by force
+	kill   context.CancelFunc
 
 	mu sync.Mutex
 
 	// The fields below are guarded by mu.
+	res       Resource // of the next start
+	cfg       Config   // but for Hidden and Notify
 	state     State
 	waiters   map[*waiter]struct{} // whom a change wakes
 	run       *run                 // the life in progress; nil in closed
@@ -100,24 +102,29 @@ type Pool struct {
 	failure   *StartError          // of the newest start that failed; nil before
 	notBefore time.Time            // no start before this moment
 	retry     *time.Timer          // wakes the waiting when the hold-back is over; nil unless held back with somebody waiting
-	idle      *time.Timer          // nil unless opened without a lease
+	unused    time.Time            // since when the opened life has been without a lease; zero unless it is
+	idle      *time.Timer          // nil unless that is to end it
 	retiring  bool                 // Hidden has been told Retire and not Return
-	missed    *idleAlarm           // fired meanwhile
+	missed    *leaving             // of an idle timer that fired meanwhile
 	wakes     wakes
 	stats     stats
+	history   history
 }
 
 // run is one life of the resource, with what the pool knows about it.
 type run struct {
-	gen    uint64
-	who    string          // who woke it
-	prev   <-chan struct{} // closed when the life before has told its end
-	told   chan struct{}   // closed when this one has
-	ctx    context.Context // done when the start is given up
-	giveUp context.CancelCauseFunc
+	gen     uint64
+	res     Resource
+	timeout time.Duration   // of its start; 0 means none
+	who     string          // who woke it
+	prev    <-chan struct{} // closed when the life before has told its end
+	told    chan struct{}   // closed when this one has
+	ctx     context.Context // done when the start is given up
+	giveUp  context.CancelCauseFunc
 
-	// Written before the pool is opened, read by the monitor and by holders of
-	// a lease. addr and err are what Ready answered, once answered is closed.
+	// Written before the pool is opened, by the monitor, and read by it and by
+	// holders of a lease. life is written under the pool's mu, for all others.
+	// addr and err are what Ready answered, once answered is closed.
 	life     Life
 	addr     net.Addr
 	err      error
@@ -129,8 +136,12 @@ type run struct {
 	stop    chan struct{} // closed when it was decided to leave starting or opened
 	reason  Reason        // why it is being stopped, or why it ended
 	crash   error         // for ReasonCrashed, how it ended
+	parting Reason        // why it takes nobody any more, although opened; empty if it does
+	asked   bool          // while it is parting Hidden was, or is being, told Retire
+	looked  bool          // and has answered
 	leases  int           // that keep the life awake
-	beside  int           // those of them that are no connections
+	beside  int           // those of them that stand for hidden connections
+	kept    int           // those of them that stand for nobody: Keep
 	resting int           // those that do not
 	started time.Time
 	opened  time.Time // zero until opened
@@ -138,7 +149,10 @@ type run struct {
 
 // New returns a closed pool. It starts nothing before the first Get.
 func New(res Resource, cfg Config) *Pool {
-	p := &Pool{res: res, cfg: cfg, waiters: make(map[*waiter]struct{}), told: make(chan struct{})}
+	p := &Pool{
+		res: res, cfg: cfg, hidden: cfg.Hidden, notify: cfg.Notify,
+		waiters: make(map[*waiter]struct{}), told: make(chan struct{}),
+	}
 	p.force, p.kill = context.WithCancel(context.Background())
 	p.stats.since = time.Now()
 	p.wakes.rate = cfg.WakeRate
@@ -151,10 +165,15 @@ func New(res Resource, cfg Config) *Pool {
 func (p *Pool) TryGet() (*Lease, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.state != Opened || p.quit {
+	if !p.takesLocked() {
 		return nil, false
 	}
-	return p.leaseLocked(), true
+	return p.leaseLocked(connection), true
+}
+
+// takesLocked reports whether whoever comes now is served at once.
+func (p *Pool) takesLocked() bool {
+	return p.state == Opened && p.run.parting == "" && !p.quit
 }
 
 // Get returns a lease on a ready life, starting one if there is none and
@@ -163,10 +182,22 @@ func (p *Pool) TryGet() (*Lease, bool) {
 // It returns ctx's cause when ctx ends first, ErrShutdown when the pool stops,
 // and a *StartError when the start that the caller waited for has failed.
 func (p *Pool) Get(ctx context.Context, by Caller) (*Lease, error) {
+	return p.get(ctx, by, connection)
+}
+
+// Keep is Get for a holder who is no connection and wants the life awake. While
+// the caller waits it counts as waiting; the lease counts neither as a
+// connection nor as granted. When the life ends by itself, or is stopped, the
+// lease is over like any other: see Done.
+func (p *Pool) Keep(ctx context.Context, by Caller) (*Lease, error) {
+	return p.get(ctx, by, keep)
+}
+
+func (p *Pool) get(ctx context.Context, by Caller, as purpose) (*Lease, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.state == Opened && !p.quit && ctx.Err() == nil {
-		return p.leaseLocked(), nil
+	if p.takesLocked() && ctx.Err() == nil {
+		return p.leaseLocked(as), nil
 	}
 	p.waiting++
 	defer p.leaveQueueLocked()
@@ -184,8 +215,8 @@ func (p *Pool) Get(ctx context.Context, by Caller) (*Lease, error) {
 			return nil, ErrShutdown
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
-		case p.state == Opened:
-			return p.leaseLocked(), nil
+		case p.takesLocked():
+			return p.leaseLocked(as), nil
 		case p.state == Closed:
 			held = p.startLocked(by)
 		}
@@ -214,9 +245,7 @@ func (p *Pool) Put(l *Lease) {
 	} else {
 		l.run.leases--
 	}
-	if l.beside {
-		l.run.beside--
-	}
+	l.run.countLocked(l.as, -1)
 	p.settleLocked()
 }
 
@@ -254,9 +283,28 @@ type Lease struct {
 	run  *run
 
 	// Guarded by the pool's mu.
+	as      purpose
 	back    bool // given back
-	beside  bool // stands for connections of which the pool knows nothing
 	resting bool // does not keep the life awake
+}
+
+// purpose is what a lease stands for.
+type purpose uint8
+
+const (
+	connection purpose = iota
+	hidden             // all connections of which the pool knows nothing
+	keep               // nobody: somebody wants the life awake
+)
+
+// countLocked counts a lease that is no connection.
+func (r *run) countLocked(as purpose, n int) {
+	switch as {
+	case hidden:
+		r.beside += n
+	case keep:
+		r.kept += n
+	}
 }
 
 // Addr returns where the life takes connections.
@@ -279,11 +327,14 @@ func (l *Lease) Done() <-chan struct{} { return l.run.ended }
 func (l *Lease) Ready(ctx context.Context) (net.Addr, error) { return l.run.life.Ready(ctx) }
 
 // leaseLocked grants a lease on the current life.
-func (p *Pool) leaseLocked() *Lease {
+func (p *Pool) leaseLocked(as purpose) *Lease {
 	p.disarmLocked()
 	p.run.leases++
-	p.stats.granted++
-	return &Lease{pool: p, run: p.run}
+	p.run.countLocked(as, 1)
+	if as == connection {
+		p.stats.granted++
+	}
+	return &Lease{pool: p, run: p.run, as: as}
 }
 
 // leaveQueueLocked takes a caller of Get out of the count of the waiting.
@@ -297,28 +348,15 @@ func (p *Pool) leaveQueueLocked() {
 }
 
 // settleLocked acts on the departure of a lease or of a waiting caller: the
-// last one arms the idle timer, or lets Shutdown go on.
+// last one arms the idle timer, or lets Shutdown or Stop go on.
 func (p *Pool) settleLocked() {
-	if p.state != Opened || p.run.leases > 0 || p.waiting > 0 {
-		return
-	}
-	if p.quit {
+	switch {
+	case p.state != Opened || p.run.leases > 0:
+	case p.quit || p.run.parting != "":
 		p.changeLocked()
-		return
-	}
-	if p.cfg.Idle > 0 && p.idle == nil {
-		alarm := &idleAlarm{pool: p, run: p.run}
-		young := p.cfg.MinUptime - time.Since(p.run.opened)
-		alarm.timer = time.AfterFunc(max(p.cfg.Idle, young), alarm.fire)
-		p.idle = alarm.timer
-	}
-}
-
-// disarmLocked stops the idle timer.
-func (p *Pool) disarmLocked() {
-	if p.idle != nil {
-		p.idle.Stop()
-		p.idle = nil
+	case p.waiting == 0 && p.unused.IsZero():
+		p.unused = time.Now()
+		p.armLocked()
 	}
 }
 
@@ -340,14 +378,14 @@ func (p *Pool) startLocked(by Caller) (held time.Time) {
 	p.wakes.record(by.Source, now)
 	p.gen++
 	r := &run{
-		gen: p.gen, who: by.Name, started: now,
+		gen: p.gen, res: p.res, timeout: p.cfg.StartTimeout, who: by.Name, started: now,
 		prev: p.told, told: make(chan struct{}),
 		answered: make(chan struct{}), ended: make(chan struct{}), stop: make(chan struct{}),
 	}
 	r.ctx, r.giveUp = context.WithCancelCause(context.Background())
 	p.run, p.told = r, r.told
 	p.stats.starts++
-	p.setLocked(Starting)
+	p.setLocked(Starting, r)
 	go p.monitor(r)
 	return time.Time{}
 }
@@ -367,23 +405,29 @@ func (p *Pool) endHoldBack() {
 // leaveLocked decides that the current life is to be stopped. The monitor
 // carries it out.
 func (p *Pool) leaveLocked(why Reason) {
+	r := p.run
 	p.disarmLocked()
-	p.forgiveLocked(p.run)
-	p.run.reason = why
+	p.forgiveLocked(r)
+	if p.state == Starting {
+		p.history.start(r, why)
+	}
+	r.reason = why
 	p.stats.stop(why)
-	close(p.run.stop)
-	p.run.giveUp(why)
-	p.setLocked(Shutdown)
+	close(r.stop)
+	r.giveUp(why)
+	p.setLocked(Shutdown, r)
 }
 
-// setLocked changes the state.
-func (p *Pool) setLocked(s State) {
-	p.stats.leave(p.state, time.Now())
+// setLocked changes the state, for something that happened to r.
+func (p *Pool) setLocked(s State, r *run) {
+	now := time.Now()
+	p.stats.leave(p.state, now)
+	p.history.change(s, r, now)
 	p.state = s
 	p.changeLocked()
 }
 
-// waiter is one call of Get or Shutdown that waits for a change. Each has a
+// waiter is one call of Get, Stop or Shutdown that waits for a change. Each has a
 // Cond of its own, all of them on the pool's mu, so that whoever leaves wakes
 // nobody but himself: clients leave in crowds, and one Cond for all would make
 // that quadratic.

@@ -16,6 +16,8 @@ const (
 	ReasonTimeout  Reason = "start timeout" // it was not ready in time
 	ReasonNotReady Reason = "start failed"  // it could not be started or never be ready
 	ReasonQuit     Reason = "tiproxy stops" // Shutdown was called
+	ReasonAsked    Reason = "asked for"     // an operator has asked for it
+	ReasonRoom     Reason = "room needed"   // nobody was connected, and others need what it holds
 	ReasonExited   Reason = "child exited"  // by itself, with status 0
 	ReasonCrashed  Reason = "child crashed" // by itself, with another status or by a signal
 )
@@ -58,7 +60,8 @@ type Snapshot struct {
 	Gen         uint64    // of the newest life, 0 before the first
 	Connections int       // leases of the current life, resting ones included
 	Resting     int       // those of them that do not keep it awake
-	Waiting     int       // callers of Get that wait
+	Held        int       // leases of Keep on the current life
+	Waiting     int       // callers of Get and Keep that wait
 	Granted     uint64    // leases ever granted
 	Starts      uint64    // starts ever begun
 	Failures    uint64    // starts that failed
@@ -66,6 +69,19 @@ type Snapshot struct {
 	InState     [states]time.Duration // time spent in each state, indexed by State
 	LastError   error                 // of the last failure, nil if there was none
 	HeldUntil   time.Time             // no start before this moment; may be in the past
+
+	// Of the life there is now, zero while there is none.
+	Life    Life      // nil also while it is being started and does not exist yet
+	Who     string    // who woke it
+	Started time.Time // when its start began
+	Opened  time.Time // when it was ready, zero until then
+	Parting Reason    // why it takes nobody any more although it is opened; empty if it does
+
+	// IdleSince is since when an opened life has been without any lease that
+	// keeps it awake, and IdleEnd when that will end it. Both are zero while
+	// somebody uses it, IdleEnd also if nothing will. Hidden connections show in
+	// neither before the pool has asked for them.
+	IdleSince, IdleEnd time.Time
 }
 
 // Snapshot returns a copy of the pool's state and statistics. A decision must
@@ -79,11 +95,23 @@ func (p *Pool) Snapshot() Snapshot {
 		Stops: maps.Clone(p.stats.stops), InState: p.stats.inState,
 		LastError: p.stats.lastErr, HeldUntil: p.notBefore,
 	}
-	if p.run != nil && !p.run.isEnded() {
-		s.Connections, s.Resting = p.run.leases-p.run.beside+p.run.resting, p.run.resting
+	if r := p.run; r != nil {
+		r.showLocked(&s)
+	}
+	if s.IdleSince = p.unused; p.idle != nil {
+		s.IdleEnd = p.idleEndLocked()
 	}
 	s.InState[p.state] += time.Since(p.stats.since)
 	return s
+}
+
+// showLocked fills in what is known of the current life.
+func (r *run) showLocked(s *Snapshot) {
+	s.Life, s.Who, s.Started, s.Opened, s.Parting = r.life, r.who, r.started, r.opened, r.parting
+	if !r.isEnded() {
+		s.Connections, s.Resting = r.leases-r.beside-r.kept+r.resting, r.resting
+		s.Held = r.kept
+	}
 }
 
 // isEnded tells whether the started process of the life has ended.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"tiproxy/internal/pool"
 	"tiproxy/internal/pool/pooltest"
@@ -33,7 +34,9 @@ func TestSnapshot(t *testing.T) {
 				sum += d
 			}
 			equal(w.t, "sum of the states", sum, time.Since(born))
-			got.InState, got.LastError = [4]time.Duration{}, nil
+			equal(w.t, "has a life", got.Life != nil, got.State != pool.Closed)
+			equal(w.t, "somebody woke it", got.Who != "", got.State != pool.Closed)
+			got.InState, got.LastError, got.Life, got.Who = [4]time.Duration{}, nil, nil, ""
 			if diff := cmp.Diff(want, got); diff != "" {
 				w.t.Errorf("snapshot: (-want +got)\n%s", diff)
 			}
@@ -43,14 +46,19 @@ func TestSnapshot(t *testing.T) {
 		w.pass(time.Second)
 		c := w.arrive(3)
 		started := time.Now()
-		check(pool.Snapshot{State: pool.Starting, Since: started, Gen: 1, Waiting: 3, Starts: 1})
+		check(pool.Snapshot{
+			State: pool.Starting, Since: started, Gen: 1, Waiting: 3, Starts: 1, Started: started,
+		})
 		w.pass(bootTime)
 		c[0].Put()
 		check(pool.Snapshot{
 			State: pool.Opened, Since: started.Add(bootTime), Gen: 1, Connections: 2, Granted: 3, Starts: 1,
+			Started: started, Opened: started.Add(bootTime),
 		})
 		c[1].Put()
 		c[2].Put()
+		equal(w.t, "idle since", w.Snapshot().IdleSince, time.Now())
+		equal(w.t, "idle end", w.Snapshot().IdleEnd, time.Now().Add(idleTime))
 		w.pass(idleTime)
 		idled := time.Now()
 		w.one()
@@ -58,6 +66,7 @@ func TestSnapshot(t *testing.T) {
 		stops := map[pool.Reason]uint64{pool.ReasonIdle: 1}
 		check(pool.Snapshot{
 			State: pool.Shutdown, Since: idled, Gen: 1, Waiting: 1, Granted: 3, Starts: 1, Stops: stops,
+			Started: started, Opened: started.Add(bootTime),
 		})
 		w.res.SetScript(pooltest.Script{Ready: 2 * startTimeout, Stop: stopTime})
 		w.pass(stopTime - time.Second + startTimeout)
@@ -65,11 +74,60 @@ func TestSnapshot(t *testing.T) {
 		stops[pool.ReasonTimeout] = 1
 		check(pool.Snapshot{
 			State: pool.Shutdown, Since: failed, Gen: 2, Granted: 3, Starts: 2, Failures: 1,
-			Stops: stops, HeldUntil: failed,
+			Stops: stops, HeldUntil: failed, Started: failed.Add(-startTimeout),
 		})
 		w.pass(stopTime)
 		want := [4]time.Duration{time.Second, bootTime + startTimeout, idleTime, 2 * stopTime}
 		equal(w.t, "times in states", w.Snapshot().InState, want)
+	})
+}
+
+// What is remembered of the past: changes of state, and how starts went.
+func TestHistory(t *testing.T) {
+	play(t, pooltest.Script{Ready: bootTime, Stop: stopTime}, func(w *world) {
+		born := time.Now()
+		at := func(d time.Duration) time.Time { return born.Add(d) }
+		w.one()
+		w.pass(bootTime)
+		w.exit(exit3)
+		w.res.SetScript(doomed)
+		w.one()
+		w.pass(failTime)
+		want := pool.History{
+			Changes: []pool.Change{
+				{At: at(0), State: pool.Starting, Gen: 1, Who: "client-1"},
+				{At: at(bootTime), State: pool.Opened, Gen: 1, Who: "client-1"},
+				{At: at(bootTime), State: pool.Closed, Gen: 1, Who: "client-1", Reason: pool.ReasonCrashed},
+				{At: at(bootTime), State: pool.Starting, Gen: 2, Who: "client-2"},
+				{At: at(bootTime + failTime), State: pool.Closed, Gen: 2, Who: "client-2", Reason: pool.ReasonNotReady},
+			},
+			Starts: []pool.Start{
+				{At: at(0), Gen: 1, Who: "client-1", Took: bootTime},
+				{At: at(bootTime), Gen: 2, Who: "client-2", Took: failTime, Err: doomed.SpawnError},
+			},
+		}
+		if diff := cmp.Diff(want, w.History(), cmpopts.EquateErrors()); diff != "" {
+			t.Errorf("history: (-want +got)\n%s", diff)
+		}
+	})
+}
+
+// The past is forgotten from its oldest end, and a copy is a copy.
+func TestHistoryIsBounded(t *testing.T) {
+	play(t, pooltest.Script{}, func(w *world) {
+		for range 100 {
+			w.one()
+			w.exit(exit0)
+		}
+		h := w.History()
+		equal(w.t, "changes", len(h.Changes), 256)
+		equal(w.t, "starts", len(h.Starts), 32)
+		equal(w.t, "newest start", h.Starts[31].Gen, 100)
+		equal(w.t, "oldest start", h.Starts[0].Gen, 69)
+		equal(w.t, "newest change", h.Changes[255].Gen, 100)
+		equal(w.t, "oldest change", h.Changes[0].Gen, 15)
+		h.Starts[31].Gen = 0
+		equal(w.t, "newest start", w.History().Starts[31].Gen, 100)
 	})
 }
 

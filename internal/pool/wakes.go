@@ -37,7 +37,16 @@ func (w *wakes) next(source string) time.Time {
 	if source == "" || w.rate.N == 0 || len(past) < w.rate.N {
 		return time.Time{}
 	}
-	return past[0].Add(w.rate.Per)
+	return past[len(past)-w.rate.N].Add(w.rate.Per)
+}
+
+// limit changes the rate. Starts that the old one had no need to remember do
+// not count.
+func (w *wakes) limit(rate Rate) {
+	w.rate = rate
+	if rate.N == 0 {
+		w.by = nil
+	}
 }
 
 // record notes a start, and forgets what cannot matter any more.

@@ -242,17 +242,18 @@ func (w *world) returned(done <-chan struct{}, want bool) {
 	w.settle()
 	select {
 	case <-done:
-		equal(w.t, "Shutdown has returned", true, want)
+		equal(w.t, "has returned", true, want)
 	default:
-		equal(w.t, "Shutdown has returned", false, want)
+		equal(w.t, "has returned", false, want)
 	}
 }
 
-// client is one call of Get.
+// client is one call of Get or Keep.
 type client struct {
 	w      *world
 	who    string
 	source string
+	keeps  bool // by Keep
 	leave  context.CancelCauseFunc
 	done   chan struct{}
 
@@ -271,7 +272,14 @@ func (w *world) comeWith(ctx context.Context) *client { return w.comeFrom(ctx, "
 
 // comeFrom lets a client of some source come.
 func (w *world) comeFrom(ctx context.Context, source string) *client {
-	c := &client{w: w, source: source, who: fmt.Sprintf("client-%d", len(w.clients)+1), done: make(chan struct{})}
+	return w.admit(ctx, &client{source: source})
+}
+
+// keep lets somebody come who wants it awake.
+func (w *world) keep() *client { return w.admit(context.Background(), &client{keeps: true}) }
+
+func (w *world) admit(ctx context.Context, c *client) *client {
+	c.w, c.who, c.done = w, fmt.Sprintf("client-%d", len(w.clients)+1), make(chan struct{})
 	ctx, c.leave = context.WithCancelCause(ctx)
 	w.clients = append(w.clients, c)
 	go c.get(ctx)
@@ -293,7 +301,11 @@ func (w *world) one() *client { return w.arrive(1)[0] }
 
 func (c *client) get(ctx context.Context) {
 	defer close(c.done)
-	c.lease, c.err = c.w.Get(ctx, pool.Caller{Name: c.who, Source: c.source})
+	get := c.w.Get
+	if c.keeps {
+		get = c.w.Keep
+	}
+	c.lease, c.err = get(ctx, pool.Caller{Name: c.who, Source: c.source})
 	c.at = time.Now()
 }
 
