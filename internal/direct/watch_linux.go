@@ -298,6 +298,8 @@ func (w *watch) tick() time.Duration {
 func (w *watch) isAlone() bool {
 	if err := w.path.settled(); err != nil {
 		w.complain(err)
+		w.hold() // as if somebody were there; the next look lets go
+		w.looking.in(w.tick())
 		return false
 	}
 	n, came := w.count()

@@ -38,10 +38,10 @@ func (h *hideout) notify(ev pool.Event) {
 	case pool.EventOpened:
 		h.gen = ev.Gen
 	case pool.EventShutdown:
-		if ev.Reason == pool.ReasonIdle && (h.conns > 0 || h.out != ev.Gen) {
-			h.broken = append(h.broken, "idle stop with somebody hidden, or without Retire")
-		}
-		if ev.Reason == pool.ReasonIdle {
+		if ev.Reason == pool.ReasonIdle || ev.Reason == pool.ReasonRoom {
+			if h.conns > 0 || h.out != ev.Gen {
+				h.broken = append(h.broken, "idle stop with somebody hidden, or without Retire")
+			}
 			h.out, h.looks = 0, false // there is no Return
 		}
 		h.overLocked()
@@ -162,6 +162,13 @@ func (h *hideout) looking() bool {
 	return h.looks
 }
 
+// isOut tells whether Hidden was told to retire that life and not Return.
+func (h *hideout) isOut(gen uint64) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.out == gen
+}
+
 func (h *hideout) rulesBroken() []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -264,6 +271,107 @@ var hiddenCells = []struct {
 		w.isGen(pool.Shutdown, 1)
 		w.pass(stopTime)
 		w.returned(done, true)
+	}},
+	{"room needed and nobody: when the look is over", true, func(w *world, _ *hideout) {
+		w.toOpened(1)[0].Put()
+		w.pass(time.Second)
+		gone, ok := w.TryStop(pool.ReasonRoom)
+		equal(w.t, "makes room", ok, true)
+		equal(w.t, "passed", w.Snapshot().Since, time.Now())
+		w.pass(stopTime)
+		w.returned(gone, true)
+		w.serves(2, w.one())
+	}},
+	{"room needed and somebody: he stays", true, func(w *world, h *hideout) {
+		w.toOpened(1)[0].Put()
+		h.slipIn()
+		w.room(false)
+		equal(w.t, "slipped in after the look", h.slipIn(), true)
+		w.pass(10 * idleTime)
+		w.isGen(pool.Opened, 1)
+	}},
+	{"room needed and a new client during the look", true, func(w *world, _ *hideout) {
+		w.toOpened(1)[0].Put()
+		time.AfterFunc(graceTime/2, func() { w.come() })
+		w.room(false)
+		w.leased(1, w.clients[1])
+	}},
+	{"room needed while the idle timer looks: refused", true, func(w *world, _ *hideout) {
+		w.toOpened(1)[0].Put()
+		w.pass(idleTime + graceTime/2)
+		w.room(false)
+		w.pass(graceTime / 2)
+		w.isGen(pool.Shutdown, 1)
+	}},
+	{"the idle time is over while it is looked for room", true, func(w *world, h *hideout) {
+		w.toOpened(1)[0].Put()
+		w.pass(idleTime - graceTime/2)
+		c := w.come()
+		w.settle()
+		c.Put()
+		w.pass(idleTime - graceTime/2)
+		time.AfterFunc(graceTime/4, func() { w.one().Put() })
+		w.TryStop(pool.ReasonRoom)
+		w.isGen(pool.Shutdown, 1)
+	}},
+	{"stop asked for, and nobody", true, func(w *world, h *hideout) {
+		w.toOpened(1)[0].Put()
+		done := w.stopLife(context.Background())
+		w.isGen(pool.Opened, 1)
+		equal(w.t, "slipped in", h.slipIn(), false)
+		w.pass(graceTime)
+		w.isGen(pool.Shutdown, 1)
+		late := w.one()
+		w.pass(stopTime)
+		w.returned(done, true)
+		w.serves(2, late)
+		equal(w.t, "slipped in", h.slipIn(), true)
+	}},
+	{"stop asked for with somebody hidden: he may finish", true, func(w *world, h *hideout) {
+		w.toOpened(1)[0].Put()
+		h.slipIn()
+		done := w.stopLife(context.Background())
+		w.pass(time.Hour)
+		w.isGen(pool.Opened, 1)
+		equal(w.t, "slipped in", h.slipIn(), false)
+		late := w.one()
+		w.waits(late)
+		h.empty()
+		w.isGen(pool.Shutdown, 1)
+		w.pass(stopTime)
+		w.returned(done, true)
+		w.serves(2, late)
+	}},
+	{"stop asked for with somebody hidden: until the time is over", true, func(w *world, h *hideout) {
+		w.toOpened(1)[0].Put()
+		h.slipIn()
+		w.stopLife(drain())
+		w.pass(drainTime - 1)
+		w.isGen(pool.Opened, 1)
+		w.pass(1)
+		w.isGen(pool.Shutdown, 1)
+	}},
+	{"stop asked for during a look", true, func(w *world, h *hideout) {
+		w.toOpened(1)[0].Put()
+		w.pass(idleTime + graceTime/2)
+		w.stopLife(context.Background())
+		w.pass(graceTime/2 + graceTime - 1)
+		w.isGen(pool.Opened, 1)
+		w.pass(1)
+		w.isGen(pool.Shutdown, 1)
+		equal(w.t, "reason", w.event(pool.EventShutdown).Reason, pool.ReasonAsked)
+	}},
+	{"stop asked for, and the child ends during the look", true, func(w *world, h *hideout) {
+		w.toOpened(1)[0].Put()
+		done := w.stopLife(context.Background())
+		w.pass(graceTime / 2)
+		w.exit(exit0)
+		w.returned(done, false) // Return is due
+		w.serves(2, w.one())
+		w.pass(graceTime)
+		w.returned(done, true)
+		equal(w.t, "slipped in", h.slipIn(), true)
+		w.isGen(pool.Opened, 2)
 	}},
 	{"lease of a life that is over", true, func(w *world, _ *hideout) {
 		w.toOpened(1)
