@@ -1,7 +1,7 @@
 package pool
 
-// Configure changes how the pool behaves, at once. Hidden and Notify stay what
-// they were. An idle time that runs goes on running from the moment when the
+// Configure changes how the pool behaves, at once. Hidden, Notify and Vacated
+// stay what they were. An idle time that runs goes on running from the moment when the
 // last lease ended, and ends at once if the new one is over by then. A start
 // under way keeps the start timeout that it began with. Starts that a source has
 // caused count against the new rate as far as the old one had to remember them;

@@ -77,20 +77,25 @@ type Config struct {
 	// Notify, if set, is told every event, in the order in which they happened,
 	// without the lock held. It must not block and must not call the pool.
 	Notify func(Event)
+	// Vacated, if set, gets a value whenever somebody has left a ready life and
+	// nobody but holders of Keep uses it any more. Nobody waits for room in it:
+	// one value that has not been taken yet stands for all that have come since.
+	Vacated chan<- struct{}
 }
 
 // Pool owns the life of one Resource. Its methods are safe for concurrent use.
 type Pool struct {
-	hidden Hidden
-	notify func(Event)
-	force  context.Context // done once stops are to be made by force
-	kill   context.CancelFunc
+	hidden  Hidden
+	notify  func(Event)
+	vacated chan<- struct{}
+	force   context.Context // done once stops are to be made by force
+	kill    context.CancelFunc
 
 	mu sync.Mutex
 
 	// The fields below are guarded by mu.
 	res       Resource // of the next start
-	cfg       Config   // but for Hidden and Notify
+	cfg       Config   // but for Hidden, Notify and Vacated
 	state     State
 	waiters   map[*waiter]struct{} // whom a change wakes
 	run       *run                 // the life in progress; nil in closed
@@ -103,7 +108,8 @@ type Pool struct {
 	notBefore time.Time            // no start before this moment
 	retry     *time.Timer          // wakes the waiting when the hold-back is over; nil unless held back with somebody waiting
 	unused    time.Time            // since when the opened life has been without a lease; zero unless it is
-	idle      *time.Timer          // nil unless that is to end it
+	vacant    time.Time            // since when it has been used by nobody but holders of Keep; zero unless it is
+	idle      *time.Timer          // nil unless the idle time is to end it
 	retiring  bool                 // Hidden has been told Retire and not Return
 	missed    *leaving             // of an idle timer that fired meanwhile
 	wakes     wakes
@@ -150,7 +156,7 @@ type run struct {
 // New returns a closed pool. It starts nothing before the first Get.
 func New(res Resource, cfg Config) *Pool {
 	p := &Pool{
-		res: res, cfg: cfg, hidden: cfg.Hidden, notify: cfg.Notify,
+		res: res, cfg: cfg, hidden: cfg.Hidden, notify: cfg.Notify, vacated: cfg.Vacated,
 		waiters: make(map[*waiter]struct{}), told: make(chan struct{}),
 	}
 	p.force, p.kill = context.WithCancel(context.Background())
@@ -334,6 +340,9 @@ func (p *Pool) leaseLocked(as purpose) *Lease {
 	if as == connection {
 		p.stats.granted++
 	}
+	if as != keep {
+		p.vacant = time.Time{}
+	}
 	return &Lease{pool: p, run: p.run, as: as}
 }
 
@@ -350,6 +359,7 @@ func (p *Pool) leaveQueueLocked() {
 // settleLocked acts on the departure of a lease or of a waiting caller: the
 // last one arms the idle timer, or lets Shutdown or Stop go on.
 func (p *Pool) settleLocked() {
+	p.vacateLocked()
 	switch {
 	case p.state != Opened || p.run.leases > 0:
 	case p.quit || p.run.parting != "":
@@ -424,6 +434,7 @@ func (p *Pool) setLocked(s State, r *run) {
 	p.stats.leave(p.state, now)
 	p.history.change(s, r, now)
 	p.state = s
+	p.vacant = time.Time{}
 	p.changeLocked()
 }
 

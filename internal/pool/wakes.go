@@ -96,5 +96,6 @@ func (l *Lease) Rouse() {
 	l.run.leases++
 	if p.run == l.run {
 		p.disarmLocked()
+		p.vacant = time.Time{}
 	}
 }
