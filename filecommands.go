@@ -3,8 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -84,27 +86,38 @@ func orDefault(v config.Value, def string) string {
 	return def
 }
 
-// takenPorts are the free ports that services were given in place of {port}.
+// takenPorts are the free ports that services were given in place of {port}, for
+// as long as the program runs.
 type takenPorts map[string]uint16
 
-// of returns a port that was free a moment ago and that no other service has.
-func (t takenPorts) of(service string) (uint16, error) {
-	if port, has := t[service]; has {
+// of returns a port that was free a moment ago, that no other service has and that
+// is not taken otherwise.
+func (t takenPorts) of(service string, taken func(uint16) bool) (uint16, error) {
+	if port, has := t[service]; has && !taken(port) {
 		return port, nil
 	}
+	const tries = 100
+	for range tries {
+		port, err := portNow()
+		if err != nil {
+			return 0, err
+		}
+		if others := slices.Collect(maps.Values(t)); !taken(port) && !slices.Contains(others, port) {
+			t[service] = port
+			return port, nil
+		}
+	}
+	return 0, fmt.Errorf("%d that the system offered are given away already", tries)
+}
+
+// portNow is one that can be listened on at this moment.
+func portNow() (uint16, error) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		return 0, err
 	}
 	defer l.Close()
-	port := uint16(l.Addr().(*net.TCPAddr).Port)
-	for _, other := range t {
-		if other == port { // closed by now, and offered again
-			return 0, errors.New("the only free one has been given away: try again")
-		}
-	}
-	t[service] = port
-	return port, nil
+	return uint16(l.Addr().(*net.TCPAddr).Port), nil
 }
 
 // plural writes a number of things.

@@ -34,11 +34,7 @@ func settings() []setting {
 	for _, s := range config.Settings() {
 		all = append(all, setting{Setting: s})
 	}
-	for _, s := range []config.Setting{
-		{Name: "admin", Arg: "ADDR", Usage: "where tiproxy can be asked whether it is well: unix:/path, for its own user only (see tiproxy healthcheck)"},
-		{Name: "log-format", Arg: "FORMAT", Default: "auto", Usage: "tiproxy's own log, on stderr: text, json, or auto = text on a terminal"},
-		{Name: "log-level", Arg: "LEVEL", Default: "info", Usage: "debug, info, warn or error"},
-	} {
+	for _, s := range config.ProgramSettings() {
 		all = append(all, setting{Setting: s, own: true})
 	}
 	return all

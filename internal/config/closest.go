@@ -13,6 +13,10 @@ var synonyms = map[string]string{
 
 // Closest returns the known setting that was most likely meant, "" if none is near.
 func Closest(word string, known []string) string {
+	const most = 64 // bytes of a word that can be one of ours
+	if len(word) > most {
+		return ""
+	}
 	best, bestCost := "", 1+max(1, len(word)/3)
 	for _, k := range known {
 		cost := distance(word, k)

@@ -1,5 +1,5 @@
-// Package config turns what people write, on the command line today and in a
-// file later, into checked settings. A Service is always complete and
+// Package config turns what people write, on the command line or in a file, into
+// checked settings. A Service is always complete and
 // consistent: whoever holds one need not check anything again. Every mistake
 // is reported in one go, each in one line that says where it is, what is wrong
 // and what would be right. The package looks at the machine (does the program
@@ -53,6 +53,8 @@ type Service struct {
 	NotDirect string // what in these settings does not go with the direct path; "" = nothing
 
 	Controls
+	Together // of a file only
+	Logs     Logs
 }
 
 // Value is one setting as it was written.
@@ -60,6 +62,12 @@ type Value struct {
 	From  string // where it was written, for people: "--idle", "TIPROXY_IDLE"
 	Text  string
 	Given bool // false when Text is a default
+
+	line, column int // in a file
+
+	port   bool // {port} was in it
+	shared bool // it is a file's default for all services
+	broken bool // what is wrong with it was told already
 }
 
 // Text is a service as it was written. A Value with empty Text that was not
@@ -79,6 +87,10 @@ type Text struct {
 	Quiet, QuietPolicy                  Value
 	MaxWaiting, MaxPerSource, MinUptime Value
 	ProxyProtocol                       Value
+
+	// Of a file only. Its arguments become Args.
+	Group, Logs, LogsSize, LogsKeep Value
+	Uses, Wake, Needs, FileArgs     []Value
 }
 
 // Defaults of the settings that have a fixed one, as people would write them.
@@ -98,6 +110,10 @@ const (
 type Problem struct {
 	From string // the setting: see Value.From
 	Err  error
+
+	Line, Column int // in a file, from 1; else 0
+
+	shared bool // see Value
 }
 
 // Error reads as a sentence: "--idle: "30" has no unit …", "--dest is missing …".
@@ -113,19 +129,31 @@ func (p *Problem) Error() string {
 func (p *Problem) Unwrap() error { return p.Err }
 
 // checker collects problems, so that all of them are told at once.
-type checker struct{ problems []error }
+type checker struct {
+	problems []error
+	places   *places
+}
 
 func (c *checker) report(v Value, err error) {
-	if err != nil {
-		c.problems = append(c.problems, &Problem{From: v.From, Err: err})
+	if err != nil && !v.broken {
+		c.problems = append(c.problems, &Problem{From: v.From, Err: err, Line: v.line, Column: v.column, shared: v.shared})
 	}
 }
 
 // Check returns the settings that t describes. The error joins one *Problem
 // per mistake (see errors.Join).
 func Check(t Text) (Service, error) {
-	var c checker
-	s := Service{Name: DefaultName, Exec: t.Exec.Text, Args: t.Args}
+	s, problems := check(t, DefaultName, new(places))
+	if len(problems) > 0 {
+		return Service{}, errors.Join(problems...)
+	}
+	return s, nil
+}
+
+// check returns what is right in t, and what is wrong.
+func check(t Text, name string, at *places) (Service, []error) {
+	c := checker{places: at}
+	s := Service{Name: name, Exec: t.Exec.Text, Args: t.Args}
 	s.Bind = parsed(&c, t.Bind, DefaultBind, ParseBind)
 	s.Dest = c.dest(t)
 	s.User = c.user(t.User)
@@ -146,14 +174,13 @@ func Check(t Text) (Service, error) {
 	s.Ready = c.ready(t, s.Bind, s.Workdir)
 	s.Controls = c.controls(t, s.Bind)
 	s.BytePath, s.NotDirect = c.bytePath(t, s)
+	s.Together = c.together(t, name)
+	s.Logs = c.logs(t, name)
 	c.args(t)
 	if s.Dest.Network != "" {
-		c.report(t.Dest, checkPlace(s, t.Bind.From))
+		c.report(t.Dest, c.places.check(s, t.Bind.From))
 	}
-	if len(c.problems) > 0 {
-		return Service{}, errors.Join(c.problems...)
-	}
-	return s, nil
+	return s, c.problems
 }
 
 // parsed parses v, or the default when v was left out.
@@ -170,6 +197,9 @@ func parsed[T any](c *checker, v Value, def string, parse func(string) (T, error
 // dest is where the child listens: nowhere, if it takes its clients from bind.
 func (c *checker) dest(t Text) Addr {
 	v := t.Dest
+	if t.BytePath.broken && !v.Given {
+		return Addr{} // it may be none that needs one
+	}
 	if inherit := parseBytePath(new(checker), t) == PathInherit; inherit && !v.Given {
 		return Addr{}
 	} else if inherit {

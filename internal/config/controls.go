@@ -85,7 +85,7 @@ func (c *checker) controls(t Text, bind Addr) Controls {
 	}
 	_, wrong := ParseDuration(t.Quiet.Text)
 	never := out.Quiet == 0 && (wrong == nil || !t.Quiet.Given) // what is wrong was told above
-	if t.QuietPolicy.Given && never && (out.QuietPolicy == QuietClose || out.QuietPolicy == QuietIgnore) {
+	if t.QuietPolicy.Given && !t.QuietPolicy.shared && never && (out.QuietPolicy == QuietClose || out.QuietPolicy == QuietIgnore) {
 		c.report(t.QuietPolicy, fmt.Errorf("is %s, but nothing says when a connection is quiet: add --quiet, for example --quiet 5m", out.QuietPolicy))
 	}
 	if bind.Network == "unix" {

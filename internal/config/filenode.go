@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,18 +11,22 @@ import (
 )
 
 // entries are a mapping of the file.
-type entries struct{ all []entry }
+type entries struct {
+	all   []entry
+	byKey map[string]*yaml.Node
+}
 
 type entry struct{ key, value *yaml.Node }
 
 // get returns what stands behind a key, nil if nothing does.
-func (m entries) get(key string) *yaml.Node {
-	for _, e := range m.all {
-		if e.key.Value == key {
-			return e.value
-		}
-	}
-	return nil
+func (m entries) get(key string) *yaml.Node { return m.byKey[key] }
+
+// slot is where a value goes.
+type slot struct {
+	what    string // its name, for people
+	service string // whose it is, "" for nobody's
+	shared  bool   // it is a default for all
+	port    bool   // {port} may be in it
 }
 
 // depth is how many aliases may lead to one another.
@@ -40,37 +43,65 @@ func resolve(n *yaml.Node) *yaml.Node {
 	return n
 }
 
+// isNull is true for null and ~, which undo a default, but not for nothing at all,
+// which most likely was left unfinished.
+func isNull(n *yaml.Node) bool {
+	n = resolve(n)
+	return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" && n.Value != ""
+}
+
 // mapping reads KEY: VALUE pairs. right says what belongs there.
 func (p *parser) mapping(n *yaml.Node, what, right string) (m entries, ok bool) {
-	n = resolve(n)
-	if n.Kind != yaml.MappingNode {
-		p.wrong(n, what, "is %s: write %s", kindOf(n), right)
+	target := resolve(n)
+	if target.Kind != yaml.MappingNode {
+		p.wrong(n, what, "is %s: write %s", kindOf(target), right)
 		return m, false
 	}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		key := n.Content[i]
+	m.byKey = map[string]*yaml.Node{}
+	for i := 0; i+1 < len(target.Content); i += 2 {
+		key, value := resolve(target.Content[i]), target.Content[i+1]
 		switch {
 		case key.Kind != yaml.ScalarNode:
 			p.wrong(key, what, "has a key that is %s: write a word", kindOf(key))
 		case m.get(key.Value) != nil:
-			p.wrong(key, join(what, key.Value), "is there twice: leave one of them out")
+			p.wrong(target.Content[i], join(what, key.Value), "is there twice: leave one of them out")
 		default:
-			m.all = append(m.all, entry{key, n.Content[i+1]})
+			m.all = append(m.all, entry{target.Content[i], value})
+			m.byKey[key.Value] = value
 		}
+	}
+	for i := range m.all {
+		m.all[i].key = asKey(m.all[i].key)
 	}
 	return m, true
 }
 
+// asKey is an alias as a key: its text is that of what it stands for.
+func asKey(n *yaml.Node) *yaml.Node {
+	if n.Kind != yaml.AliasNode {
+		return n
+	}
+	return &yaml.Node{Kind: yaml.ScalarNode, Value: resolve(n).Value, Line: n.Line, Column: n.Column}
+}
+
+// quietly is mapping for what is read a second time.
+func (p *parser) quietly(n *yaml.Node) entries {
+	m, _ := new(parser{told: map[string]bool{}}).mapping(n, "", "")
+	return m
+}
+
 func join(what, key string) string {
 	if what == "" {
-		return key
+		return excerpt(key)
 	}
-	return what + "." + key
+	return what + "." + excerpt(key)
 }
 
 // kindOf says what a node is, in words of people.
 func kindOf(n *yaml.Node) string {
 	switch {
+	case n.Kind == yaml.MappingNode && len(n.Content) == 2 && n.Content[0].Value == "port" && n.Style&yaml.FlowStyle != 0:
+		return `a set of KEY: VALUE pairs to YAML (quote it: "{port}")`
 	case n.Kind == yaml.MappingNode:
 		return "a set of KEY: VALUE pairs"
 	case n.Kind == yaml.SequenceNode:
@@ -80,180 +111,139 @@ func kindOf(n *yaml.Node) string {
 	case n.ShortTag() == "!!null":
 		return "empty"
 	}
-	return strconv.Quote(n.Value)
+	return strconv.Quote(excerpt(n.Value))
+}
+
+// excerpt is enough of s to recognise it.
+func excerpt(s string) string {
+	const most = 80
+	if runes := []rune(s[:min(len(s), 4*most)]); len(runes) > most {
+		return string(runes[:most]) + "…"
+	}
+	return s
 }
 
 // unknown tells of keys that nobody knows.
 func (p *parser) unknown(m entries, known []string, prefix string) {
 	for _, e := range m.all {
-		if slices.Contains(known, e.key.Value) {
-			continue
-		}
-		if e.key.Value == "<<" {
+		word := e.key.Value
+		switch near := Closest(word, known); {
+		case slices.Contains(known, word):
+		case word == "<<":
 			p.wrong(e.key, prefix+"<<", "is not supported: what services share goes into defaults")
-			continue
+		case near != "":
+			p.wrong(e.key, "", "%q is no setting: did you mean %s?", prefix+excerpt(word), near)
+		default:
+			p.wrong(e.key, "", "%q is no setting: there are %s", prefix+excerpt(word), strings.Join(known, ", "))
 		}
-		hint := "the keys are " + strings.Join(known, ", ")
-		if near := Closest(e.key.Value, known); near != "" {
-			hint = "did you mean " + near + "?"
-		}
-		p.wrong(e.key, "", "%q is no setting: %s", prefix+e.key.Value, hint)
 	}
 }
 
-// keys are those of a service.
-func (p *parser) keys() []string {
-	keys := []string{}
-	for _, s := range Settings() {
-		keys = append(keys, s.Name)
-		if s.Name == "exec" {
-			keys = append(keys, "args")
-		}
+// count bounds how much is read.
+func (p *parser) count(n *yaml.Node) bool {
+	p.values++
+	if p.values == valuesMost+1 {
+		p.wrong(n, "", "is more than %d values, those of aliases counted each time: write less", valuesMost)
 	}
-	return keys
+	return p.values <= valuesMost
 }
 
-func find(name string) (Setting, bool) {
-	for _, s := range Settings() {
-		if s.Name == name {
-			return s, true
-		}
-	}
-	return Setting{}, false
-}
-
-// scalar reads one value. service is whose {port} may be in it, "" for none.
-func (p *parser) scalar(n *yaml.Node, what, service string) Value {
-	v := Value{From: p.from(n, what), Given: true}
-	n = resolve(n)
+// scalar reads one value.
+func (p *parser) scalar(n *yaml.Node, to slot) Value {
+	v := p.at(n, to.what)
+	v.Given, v.shared = true, to.shared
+	target := resolve(n)
+	tag := target.ShortTag()
 	switch {
-	case n.Kind != yaml.ScalarNode, n.ShortTag() == "!!null":
-		p.wrong(n, what, "is %s: write one value", kindOf(n))
+	case !p.count(n):
+		v.broken = true
 		return v
-	case n.ShortTag() == "!!binary":
-		p.wrong(n, what, "is binary: write text")
-		return v
+	case target.Kind != yaml.ScalarNode, tag == "!!null":
+		p.note(v, fmt.Errorf("is %s: write one value", kindOf(target)))
+	case tag == "!!binary":
+		p.note(v, errors.New("is binary: write text"))
+	case !strings.HasPrefix(tag, "!!"):
+		p.note(v, fmt.Errorf("has the tag %q, which means nothing here: leave it out", excerpt(tag)))
+	case len(target.Value) > scalarMost:
+		p.note(v, fmt.Errorf("has %d bytes: write at most %d", len(target.Value), scalarMost))
+	default:
+		var err error
+		if v.Text, v.port, err = p.expand(target.Value, to); err == nil {
+			return v
+		}
+		p.note(v, err)
 	}
-	text, err := p.expand(n.Value, service)
-	if err != nil {
-		p.wrong(n, what, "%w", err)
-	}
-	v.Text = text
+	v.Text, v.broken = "", true
 	return v
 }
 
 // list reads a list of values. A single one is a list of one.
-func (p *parser) list(n *yaml.Node, what, service string) (all []Value) {
-	if n == nil {
-		return nil
+func (p *parser) list(n *yaml.Node, to slot) (all []Value) {
+	target := resolve(n)
+	if target.Kind != yaml.SequenceNode {
+		return []Value{p.scalar(n, to)}
 	}
-	n = resolve(n)
-	if n.Kind != yaml.SequenceNode {
-		return []Value{p.scalar(n, what, service)}
-	}
-	for i, one := range n.Content {
-		all = append(all, p.scalar(one, fmt.Sprintf("%s[%d]", what, i), service))
-	}
-	return all
-}
-
-// env reads the child's variables: a list of KEY=VALUE, or KEY: VALUE pairs.
-func (p *parser) env(n *yaml.Node, what, service string) (all []Value) {
-	if n == nil || resolve(n).Kind != yaml.MappingNode {
-		return p.list(n, what, service)
-	}
-	m, _ := p.mapping(n, what, "")
-	for _, e := range m.all {
-		v := p.scalar(e.value, join(what, e.key.Value), service)
-		v.Text = e.key.Value + "=" + v.Text
-		all = append(all, v)
-	}
-	return all
-}
-
-// expand replaces ${NAME} by a variable of the environment, $$ by a dollar sign,
-// and {port} by the service's free port.
-func (p *parser) expand(s, service string) (string, error) {
-	var out strings.Builder
-	for s != "" {
-		before, rest, found := strings.Cut(s, "$")
-		out.WriteString(before)
-		if !found {
+	what := to.what
+	for i, one := range target.Content {
+		to.what = fmt.Sprintf("%s[%d]", what, i)
+		all = append(all, p.scalar(one, to))
+		if p.values > valuesMost {
 			break
 		}
-		switch {
-		case strings.HasPrefix(rest, "$"):
-			out.WriteByte('$')
-			s = rest[1:]
-		case strings.HasPrefix(rest, "{"):
-			name, after, closed := strings.Cut(rest[1:], "}")
-			if !closed {
-				return "", fmt.Errorf("%q has no end: write ${NAME}, or $$ for a dollar sign", "$"+rest)
-			}
-			value, err := p.variable(name)
-			if err != nil {
-				return "", err
-			}
-			out.WriteString(value)
-			s = after
-		default:
-			out.WriteByte('$')
-			s = rest
+	}
+	return all
+}
+
+// pairs reads a list of KEY=VALUE, or KEY: VALUE pairs.
+func (p *parser) pairs(n *yaml.Node, to slot) (all []Value) {
+	if resolve(n).Kind != yaml.MappingNode {
+		return p.list(n, to)
+	}
+	what := to.what
+	m, _ := p.mapping(n, what, "")
+	for _, e := range m.all {
+		if strings.Contains(e.key.Value, "=") {
+			p.wrong(e.key, what, "has the name %q: no name has a = in it, write KEY: VALUE", excerpt(e.key.Value))
+			continue
+		}
+		to.what = join(what, e.key.Value)
+		v := p.scalar(e.value, to)
+		v.Text = e.key.Value + "=" + v.Text
+		all = append(all, v)
+		if p.values > valuesMost {
+			break
 		}
 	}
-	return p.port(out.String(), service)
+	return all
 }
-
-// variable looks one up.
-func (p *parser) variable(name string) (string, error) {
-	if !isVariable(name) {
-		return "", fmt.Errorf("${%s} is no variable: write ${NAME}, or $$ for a dollar sign", name)
-	}
-	if p.options.Variable != nil {
-		if value, set := p.options.Variable(name); set {
-			return value, nil
-		}
-	}
-	return "", fmt.Errorf("${%s} is not set: set the variable %s, or write $${%s} if that is meant as it stands", name, name, name)
-}
-
-func isVariable(name string) bool {
-	for i, r := range name {
-		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r == '_'
-		if !letter && (i == 0 || r < '0' || r > '9') {
-			return false
-		}
-	}
-	return name != ""
-}
-
-// portWord stands for a free port.
-const portWord = "{port}"
-
-func (p *parser) port(s, service string) (string, error) {
-	if service == "" || !strings.Contains(s, portWord) {
-		return s, nil
-	}
-	if p.options.Port == nil {
-		return "", fmt.Errorf("%s cannot be had here", portWord)
-	}
-	n, err := p.options.Port(service)
-	if err != nil {
-		return "", fmt.Errorf("%s: no port is free: %w", portWord, err)
-	}
-	return strings.ReplaceAll(s, portWord, strconv.Itoa(int(n))), nil
-}
-
-// isEnd reports that there are no more documents.
-func isEnd(err error) bool { return errors.Is(err, io.EOF) }
 
 // syntax tells of what is no YAML, in words of people.
-func (p *parser) syntax(err error) {
-	var load *yaml.LoadError
-	if errors.As(err, &load) {
-		n := &yaml.Node{Line: load.Mark.Line, Column: load.Mark.Column}
-		p.wrong(n, "", "is no YAML: %s", load.Message)
+func (p *parser) syntax(err error, data []byte) {
+	load, ok := errors.AsType[*yaml.LoadError](err)
+	if !ok {
+		p.wrong(&yaml.Node{Line: 1, Column: 1}, "", "is no YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
 		return
 	}
-	p.wrong(&yaml.Node{Line: 1, Column: 1}, "", "is no YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
+	n := &yaml.Node{Line: load.Mark.Line, Column: load.Mark.Column}
+	line := lineOf(string(data), n.Line)
+	indent := line[:len(line)-len(strings.TrimLeft(line, " \t"))]
+	switch {
+	case strings.Contains(indent, "\t"):
+		n.Column = strings.IndexByte(indent, '\t') + 1
+		p.wrong(n, "", "is indented by a tab: write blanks")
+	case strings.Contains(line, portWord):
+		p.wrong(n, "", `is no YAML: %s: quote what has {port} in it, such as "127.0.0.1:{port}"`, load.Message)
+	default:
+		p.wrong(n, "", "is no YAML: %s: %q", load.Message, excerpt(strings.TrimSpace(line)))
+	}
+}
+
+// lineOf is one line of a text, counted from 1; "" if there are less.
+func lineOf(text string, number int) string {
+	for line := range strings.Lines(text) {
+		if number--; number == 0 {
+			return strings.TrimRight(line, "\r\n")
+		}
+	}
+	return ""
 }

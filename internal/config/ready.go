@@ -223,7 +223,7 @@ func (c *checker) readyBesideOthers(r Ready, t Text, bind Addr) {
 		if !hasScheme(v.Text) || bind.Network == "" {
 			continue
 		}
-		if u, err := ParseReadyURL(v.Text); err == nil && SamePlace(bind, urlAddr(u)) {
+		if u, err := ParseReadyURL(v.Text); err == nil && c.places.same(bind, urlAddr(u)) {
 			c.report(v, fmt.Errorf("%s is where tiproxy itself listens (%s %s), it would wait for itself: write the child's own address", u.Redacted(), t.Bind.From, bind))
 		}
 	}
