@@ -4,7 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
 	"sync/atomic"
 
 	"tiproxy/internal/admin"
@@ -14,6 +20,99 @@ import (
 // errStopping is the answer to a question about health while the program ends.
 var errStopping = errors.New("stopping")
 
+// adminOff is written where an address is, by whoever wants nobody to ask.
+const adminOff = "off"
+
+// tokenMost is how long a token's file can be, in bytes.
+const tokenMost = 4 << 10
+
+// adminPlace is where the program is asked about itself, and steered.
+type adminPlace struct {
+	at    config.Addr // no Network = nowhere
+	token string      // asked for on TCP
+	usual bool        // nobody has written it: where it cannot be had, tiproxy goes on without
+}
+
+// target is how the place is asked.
+func (a adminPlace) target() admin.Target {
+	return admin.Target{Network: a.at.Network, Address: a.at.Dial(), Token: a.token}
+}
+
+// readAdmin reads where the program is to be asked: nowhere if nothing is
+// written. The token's file matters on TCP only.
+func readAdmin(v, file config.Value, services []config.Service) (adminPlace, error) {
+	var none adminPlace
+	wrong := func(err error) (adminPlace, error) { return none, &config.Problem{From: v.From, Err: err} }
+	if v.Text == "" && !v.Given || v.Text == adminOff {
+		return none, nil
+	}
+	if v.Text == "" {
+		return wrong(errors.New("is empty: write for example unix:/run/tiproxy.sock, or leave it out"))
+	}
+	at, err := config.ParseBind(v.Text)
+	if err != nil {
+		return wrong(err)
+	}
+	for _, s := range services {
+		if config.SamePlace(at, s.Bind) || config.SamePlace(at, s.Dest) {
+			return wrong(fmt.Errorf("%q is where clients connect or the child listens: write another one", v.Text))
+		}
+	}
+	switch {
+	case at.Network == "unix":
+		return adminPlace{at: at}, nil
+	case file.Text == "":
+		return wrong(fmt.Errorf("%q is open to everybody who can reach it, so it needs a token: add %s FILE, or write for example unix:/run/tiproxy.sock", v.Text, file.From))
+	}
+	token, err := readToken(file.Text)
+	if err != nil {
+		return none, &config.Problem{From: file.From, Err: err}
+	}
+	return adminPlace{at: at, token: token}, nil
+}
+
+// readToken reads a token from the file at path.
+func readToken(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, tokenMost+1))
+	if err != nil {
+		return "", err
+	}
+	token := strings.TrimSpace(string(text))
+	if len(text) > tokenMost {
+		return "", fmt.Errorf("%s has more than %d bytes, and a token is one word", path, tokenMost)
+	}
+	if err := admin.CheckToken(token); err != nil {
+		return "", fmt.Errorf("the token in %s %w", path, err)
+	}
+	return token, nil
+}
+
+// usualAdmin is where tiproxy run is asked unless it is told otherwise: a place
+// that only its own user reaches. There is none for a plain user without
+// XDG_RUNTIME_DIR.
+func usualAdmin() adminPlace {
+	dir := "/run"
+	if runtime.GOOS != "linux" {
+		dir = "/var/run"
+	}
+	if os.Geteuid() != 0 {
+		dir = os.Getenv("XDG_RUNTIME_DIR")
+	}
+	if dir == "" {
+		return adminPlace{}
+	}
+	at, err := config.ParseBind("unix:" + filepath.Join(dir, "tiproxy", "admin.sock"))
+	if err != nil {
+		return adminPlace{}
+	}
+	return adminPlace{at: at, usual: true}
+}
+
 // adminRoom is where the program can be asked about itself. The zero value is
 // one that nobody asked for: closing it does nothing.
 type adminRoom struct {
@@ -22,51 +121,41 @@ type adminRoom struct {
 	stopping atomic.Bool
 }
 
-// readAdmin reads where the admin socket is wanted; no Network means nowhere.
-func readAdmin(v config.Value, services []config.Service) (config.Addr, error) {
-	if v.Text == "" && !v.Given {
-		return config.Addr{}, nil
-	}
-	if v.Text == "" {
-		return config.Addr{}, errors.New("is empty: write for example unix:/run/tiproxy.sock, or leave it out")
-	}
-	a, err := config.ParseBind(v.Text)
-	switch {
-	case err != nil:
-		return a, err
-	case a.Network != "unix":
-		return a, fmt.Errorf("%q is open to everybody who can reach it, and the admin socket is for tiproxy's own user only: write for example unix:/run/tiproxy.sock", v.Text)
-	}
-	for _, s := range services {
-		if config.SamePlace(a, s.Bind) || config.SamePlace(a, s.Dest) {
-			return a, fmt.Errorf("%q is where clients connect or the child listens: write another path", v.Text)
-		}
-	}
-	return a, nil
-}
-
-// openAdmin makes the admin socket, if one was asked for. Who asks waits for startAdmin.
-func (p *program) openAdmin(ctx context.Context) error {
-	if p.adminAt.Network == "" {
+// bindAdmin takes the address, if there is to be one. Who asks waits for startAdmin.
+func (p *program) bindAdmin(ctx context.Context) error {
+	at := p.adminAt
+	if at.at.Network == "" {
 		return nil
 	}
-	bound, err := bindUnix(ctx, p.adminAt, listenAdmin)
-	if err != nil {
+	if at.usual {
+		// Whatever is wrong with it, listening tells.
+		_ = os.Mkdir(filepath.Dir(at.at.Path), 0o700)
+	}
+	bound, err := listenAdmin(ctx, at.at)
+	switch {
+	case err == nil:
+		p.admin.bound = bound
+	case at.usual:
+		p.log.Info(msgAdmin, "at", "nowhere", "why", err.Error(), "hint", "admin: unix:/PATH gives this tiproxy another place")
+	default:
 		return err
 	}
-	p.admin.bound = bound
 	return nil
 }
 
-// startAdmin begins to answer.
-func (p *program) startAdmin() {
-	if p.admin.bound != nil {
-		p.admin.server = admin.Serve(p.admin.bound.Listener, p.admin.health, p.exporter.Handler(), p.log)
+func listenAdmin(ctx context.Context, at config.Addr) (*binding, error) {
+	if at.Network == "unix" {
+		return bindUnix(ctx, at, listenOwnerOnly)
 	}
+	l, err := bindTCP(ctx, at)
+	if err != nil {
+		return nil, err
+	}
+	return &binding{Listener: l}, nil
 }
 
-// listenAdmin is admin.Listen as bindUnix wants it.
-func listenAdmin(ctx context.Context, path string) (net.Listener, error) {
+// listenOwnerOnly is admin.Listen as bindUnix wants it.
+func listenOwnerOnly(ctx context.Context, path string) (net.Listener, error) {
 	l, err := admin.Listen(ctx, path)
 	if err != nil {
 		return nil, err
@@ -74,11 +163,30 @@ func listenAdmin(ctx context.Context, path string) (net.Listener, error) {
 	return l, nil
 }
 
-// health is what the proxy says when it is asked. The child has no part in it.
-func (a *adminRoom) health() error {
-	if a.stopping.Load() {
-		return errStopping
+// startAdmin begins to answer, if there is an address.
+func (p *program) startAdmin() error {
+	if p.admin.bound == nil {
+		return nil
 	}
+	v, c := built()
+	p.admin.server = admin.New(admin.Config{
+		Services: api{p}, Program: api{p}, Journal: p.journal, Metrics: p.exporter.Handler(), Token: p.adminAt.token, Log: p.log,
+		Version: admin.Version{
+			Version: v, Commit: c, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH,
+			PID: os.Getpid(), Started: p.started,
+		},
+	})
+	if err := p.admin.server.Serve(p.admin.bound.Listener); err != nil {
+		return fmt.Errorf("%v: %w", p.adminAt.at, err)
+	}
+	level, attrs := slog.LevelInfo, []any{"at", p.admin.bound.address()}
+	if at, ok := p.admin.bound.Addr().(*net.TCPAddr); ok && !at.IP.IsLoopback() {
+		level = slog.LevelWarn
+		attrs = append(attrs, "reach", "other machines", "hint", "nothing is encrypted there, the token included: lead it through a tunnel")
+	} else if ok {
+		attrs = append(attrs, "reach", "every user of this machine who has the token")
+	}
+	p.log.Log(context.Background(), level, msgAdmin, attrs...)
 	return nil
 }
 

@@ -232,7 +232,7 @@ func helpGroups() []helpGroup {
 		{"Control: connections that are open and quiet", []string{"quiet", "quiet-policy"}},
 		{"Control: how many at once", []string{"max-connections", "max-waiting", "max-per-source"}},
 		{"Control: whose address the child sees", []string{"proxy-protocol", "accept-proxy-protocol"}},
-		{"tiproxy itself", []string{"path", "admin", "log-format", "log-level"}},
+		{"tiproxy itself", []string{"path", "admin", "admin-token-file", "log-format", "log-level"}},
 	}
 }
 

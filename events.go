@@ -26,6 +26,9 @@ const (
 	msgStatistics  = "statistics"
 	msgDropped     = "output dropped"
 	msgPath        = "path"
+	msgAdmin       = "admin"
+	msgHeld        = "held"
+	msgReleased    = "released"
 )
 
 // logEvent writes what happened to the child. It is the pool's Notify: the
@@ -36,6 +39,7 @@ func (v *service) logEvent(ev pool.Event) {
 		attrs = append(attrs, slog.Int("pid", life.Pid()))
 	}
 	level, msg := slog.LevelInfo, ""
+	var failure []slog.Attr
 	switch ev.Kind {
 	case pool.EventStarting:
 		v.stayHeavy()
@@ -48,14 +52,16 @@ func (v *service) logEvent(ev pool.Event) {
 		attrs = append(attrs, slog.Duration("took", ev.Took))
 	case pool.EventStartFailed:
 		level, msg = slog.LevelError, msgStartFailed
-		attrs = append(attrs, v.failure(ev.Err)...)
+		failure = v.failure(ev.Err)
+		attrs = append(attrs, failure...)
 	case pool.EventShutdown:
 		msg = msgShutdown
 		attrs = append(attrs, slog.String("reason", string(ev.Reason)))
 	case pool.EventClosed:
 		if ev.Reason == pool.ReasonCrashed {
 			level = slog.LevelWarn
-			attrs = append(attrs, v.failure(ev.Err)...)
+			failure = v.failure(ev.Err)
+			attrs = append(attrs, failure...)
 		} else {
 			attrs = append(attrs, slog.String("status", exitStatus(ev)))
 		}
@@ -64,6 +70,7 @@ func (v *service) logEvent(ev pool.Event) {
 		attrs = append(attrs, slog.Duration("uptime", ev.Uptime), slog.String("reason", string(ev.Reason)))
 	}
 	v.log.LogAttrs(context.Background(), level, msg, attrs...)
+	v.tell(ev, failure)
 }
 
 // exitStatus is how the child ended, in few words.

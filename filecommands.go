@@ -67,8 +67,8 @@ func readFile(path string) (options, error) {
 	}
 	o := options{services: f.Services, file: path}
 	var errs []error
-	o.admin, err = readAdmin(f.Admin, f.Services)
-	errs = appendProblem(errs, f.Admin, err)
+	o.admin, err = adminOf(f)
+	errs = append(errs, split(err)...)
 	o.format, err = parseLogFormat(orDefault(f.LogFormat, "auto"))
 	errs = appendProblem(errs, f.LogFormat, err)
 	o.level, err = parseLogLevel(orDefault(f.LogLevel, "info"))
@@ -77,6 +77,24 @@ func readFile(path string) (options, error) {
 		return options{}, &usageError{errors.Join(errs...)}
 	}
 	return o, nil
+}
+
+// adminOf is where the services of a file are asked about: where the file says,
+// else where TIPROXY_ADMIN does, which the commands that ask follow, too, else at
+// the usual place.
+func adminOf(f config.File) (adminPlace, error) {
+	at, token := orVariable(f.Admin, "admin"), orVariable(f.AdminTokenFile, "admin-token-file")
+	if !at.Given {
+		return usualAdmin(), nil
+	}
+	return readAdmin(at, token, f.Services)
+}
+
+func orVariable(v config.Value, name string) config.Value {
+	if text := os.Getenv(envName(name)); !v.Given && text != "" {
+		return config.Value{From: envName(name), Text: text, Given: true}
+	}
+	return v
 }
 
 func orDefault(v config.Value, def string) string {

@@ -67,6 +67,9 @@ func child(args []string) int {
 		fmt.Fprint(os.Stderr, "a line without an end")
 		os.Stdout.Write(bytes.Repeat([]byte("x"), 3<<20))
 	}
+	if args[1] == "unix" {
+		_ = os.Remove(args[2]) // left by the life before
+	}
 	l, err := net.Listen(args[1], args[2])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

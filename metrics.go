@@ -10,7 +10,7 @@ import (
 
 // openMetrics prepares for questions about what is counted, if anybody can ask.
 func (p *program) openMetrics() {
-	if p.adminAt.Network == "" {
+	if p.adminAt.at.Network == "" {
 		return
 	}
 	v, c := built()

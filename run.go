@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"tiproxy/internal/admin"
 	"tiproxy/internal/config"
 	"tiproxy/internal/metrics"
 	"tiproxy/internal/process"
@@ -31,8 +32,10 @@ type program struct {
 	out, err *stdio.Writer // stdout and stderr, shared with the children
 	lines    *lines        // in front of err
 	signals  *signals
-	adminAt  config.Addr
+	started  time.Time
+	adminAt  adminPlace
 	admin    adminRoom
+	journal  *admin.Journal // of what is told to who asks, nil if nobody may
 	host     *process.Host
 	services []*service
 	exporter *metrics.Exporter // nil unless somebody may ask for it
@@ -41,7 +44,13 @@ type program struct {
 // run carries services until it is told to stop. The error says why it cannot
 // go on; it is nil after a stop that was asked for.
 func run(o options) error {
-	p := &program{configs: o.services, file: o.file, adminAt: o.admin, signals: catchSignals()}
+	p := &program{
+		configs: o.services, file: o.file, adminAt: o.admin, signals: catchSignals(),
+		started: time.Now(),
+	}
+	if p.adminAt.at.Network != "" {
+		p.journal = admin.NewJournal()
+	}
 	p.out = stdio.New(int(os.Stdout.Fd()), p.dropped("stdout"))
 	p.err = stdio.New(int(os.Stderr.Fd()), p.dropped("stderr"))
 	p.lines = &lines{w: p.err}
@@ -117,7 +126,7 @@ func (p *program) open() (err error) {
 		}
 		p.services = append(p.services, v)
 	}
-	if err := p.openAdmin(context.Background()); err != nil {
+	if err := p.bindAdmin(context.Background()); err != nil {
 		return err
 	}
 	if p.host, err = process.NewHost(process.Options{Log: p.log}); err != nil {
@@ -129,7 +138,10 @@ func (p *program) open() (err error) {
 			return err
 		}
 	}
-	p.startAdmin()
+	if err := p.startAdmin(); err != nil {
+		p.host.Close()
+		return err
+	}
 	return nil
 }
 
@@ -144,6 +156,7 @@ func (p *program) closeServices() {
 // then the children, then the last bytes. A second signal shortens all of it.
 func (p *program) stop(key, why string) {
 	p.admin.stopping.Store(true)
+	p.journal.Tell(admin.Event{Kind: admin.KindStopping, Reason: why})
 	for _, v := range p.services {
 		v.drain(key, why)
 	}

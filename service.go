@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"tiproxy/internal/admin"
 	"tiproxy/internal/config"
 	"tiproxy/internal/direct"
 	"tiproxy/internal/metrics"
@@ -28,6 +29,8 @@ type service struct {
 	host *process.Host // shared by all services
 
 	out, err io.Writer        // where the child's output goes
+	printed  output.Ring      // what of it is remembered for who asks
+	recorded []*recorder      // in front of out and err, if somebody may ask
 	prefixes []*output.Prefix // in front of them, if several services share them
 	times    metrics.Times    // that nobody else keeps
 	starts   atomic.Uint64    // that ended with a child that was ready
@@ -40,11 +43,18 @@ type service struct {
 	server   *proxy.Server
 	endServe context.CancelFunc
 	served   chan struct{} // closed when serve has ended
+
+	// What people are shown and have asked for.
+	since     time.Time // when counting began
+	journal   *admin.Journal
+	holds     holds
+	failed    atomic.Pointer[string]        // why it takes no clients any more
+	lastError atomic.Pointer[admin.Failure] // why the child failed last
 }
 
 // newService returns a service of p that has nothing yet.
 func (p *program) newService(cfg config.Service) *service {
-	v := &service{cfg: cfg, log: p.log, out: p.out, err: (*pieces)(p.lines)}
+	v := &service{cfg: cfg, log: p.log, out: p.out, err: (*pieces)(p.lines), since: time.Now(), journal: p.journal}
 	if p.exporter != nil {
 		v.times = p.exporter.Service(cfg.Name)
 	}
@@ -53,6 +63,14 @@ func (p *program) newService(cfg config.Service) *service {
 		stdout, stderr := output.NewPrefix(p.out, cfg.Name), output.NewPrefix(p.lines, cfg.Name)
 		v.out, v.err, v.prefixes = stdout, stderr, []*output.Prefix{stdout, stderr}
 	}
+	if p.adminAt.at.Network != "" {
+		v.record()
+	}
+	v.holds.keep = func(ctx context.Context) (*pool.Lease, error) {
+		return v.pool.Keep(ctx, pool.Caller{Name: "tiproxy hold"})
+	}
+	v.holds.put = func(l *pool.Lease) { v.pool.Put(l) }
+	v.holds.told = v.toldHold
 	return v
 }
 
@@ -118,6 +136,7 @@ func (v *service) start(failed chan<- error) {
 
 // drain ends the taking of clients. Those who wait are told, the others go on.
 func (v *service) drain(key, why string) {
+	v.holds.close()
 	v.bound.unlink()
 	v.stopServing()
 	v.drainDirect()

@@ -44,7 +44,7 @@ func settings() []setting {
 type options struct {
 	services []config.Service // one at least
 	file     string           // they come from, "" for the command line
-	admin    config.Addr      // no Network = nobody can ask
+	admin    adminPlace
 	format   logFormat
 	level    slog.Level
 	unknown  []unknownEnv
@@ -89,9 +89,8 @@ func readOptions(flags *pflag.FlagSet, words, args []string) (options, error) {
 	service, err := config.Check(text)
 	errs = append(errs, split(err)...)
 	o.services = []config.Service{service}
-	adminAt := readValue(flags, "admin")
-	o.admin, err = readAdmin(adminAt, o.services)
-	errs = appendProblem(errs, adminAt, err)
+	o.admin, err = readAdmin(readValue(flags, "admin"), readValue(flags, "admin-token-file"), o.services)
+	errs = append(errs, split(err)...)
 	format := readValue(flags, "log-format")
 	o.format, err = parseLogFormat(format.Text)
 	errs = appendProblem(errs, format, err)

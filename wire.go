@@ -183,6 +183,8 @@ func (v *service) stopServing() {
 func (v *service) serve(failed chan<- error) {
 	defer close(v.served)
 	if err := v.server.Serve(v.bound.Listener); err != nil {
+		why := err.Error()
+		v.failed.Store(&why)
 		failed <- err
 	}
 }

@@ -80,6 +80,7 @@ func launch(t *testing.T, s setup) *tiproxy {
 	p.cmd.Dir = s.dir
 	// The race detector would hold up every end for a second (atexit_sleep_ms).
 	p.cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", "TIPROXY_LOG_FORMAT=json", p.mark)
+	p.cmd.Env = append(p.cmd.Env, "TIPROXY_ADMIN=off") // the usual place is there once
 	p.cmd.Env = append(p.cmd.Env, s.env...)
 	if s.terminal {
 		p.onTerminal()

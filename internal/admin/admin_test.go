@@ -6,13 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -20,74 +17,36 @@ import (
 	"tiproxy/internal/admin"
 )
 
-// bound is how long a test waits for something that is sure to come.
-const bound = 20 * time.Second
-
-// room is an admin socket of the test's own.
-func room(t *testing.T, health func() error) (path string, s *admin.Server) {
+func check(t *testing.T, at admin.Target) error {
 	t.Helper()
-	path = socketPath(t)
-	l, err := admin.Listen(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s = admin.Serve(l, health, http.NotFoundHandler(), slog.New(slog.DiscardHandler))
-	t.Cleanup(s.Close)
-	return path, s
-}
-
-// socketPath has a name short enough for sockets.
-func socketPath(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "adm-") //nolint:usetesting // the name of t.TempDir is too long for sockets
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return filepath.Join(dir, "s")
-}
-
-func well() error { return nil }
-
-func check(t *testing.T, path string) error {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), bound)
-	defer cancel()
-	return admin.Check(ctx, path)
+	return admin.Check(briefly(t), at)
 }
 
 func TestCheck_FollowsTheHealth(t *testing.T) {
-	var sick atomic.Bool
-	path, _ := room(t, func() error {
-		if sick.Load() {
-			return errors.New("stopping")
-		}
-		return nil
-	})
-	if err := check(t, path); err != nil {
+	w := newWorld()
+	at, _ := w.onSocket(t)
+	if err := check(t, at); err != nil {
 		t.Errorf("well: %v", err)
 	}
-	sick.Store(true)
+	w.change(func(w *world) { w.sick = errors.New("stopping") })
 	var unhealthy *admin.UnhealthyError
-	if err := check(t, path); !errors.As(err, &unhealthy) || unhealthy.Status != http.StatusServiceUnavailable || unhealthy.Answer != "stopping" {
+	if err := check(t, at); !errors.As(err, &unhealthy) || unhealthy.Status != http.StatusServiceUnavailable || unhealthy.Answer != "stopping" {
 		t.Errorf("sick: %v", err)
 	}
-	sick.Store(false)
-	if err := check(t, path); err != nil {
+	w.change(func(w *world) { w.sick = nil })
+	if err := check(t, at); err != nil {
 		t.Errorf("well again: %v", err)
 	}
 }
 
 func TestCheck_SaysWhyThereIsNoAnswer(t *testing.T) {
-	path, s := room(t, well)
+	at, s := newWorld().onSocket(t)
 	s.Close()
-	if err := check(t, path); !errors.Is(err, syscall.ECONNREFUSED) || !strings.Contains(err.Error(), "is gone") {
+	if err := check(t, at); !errors.Is(err, syscall.ECONNREFUSED) || !strings.Contains(err.Error(), "is gone") {
 		t.Errorf("after Close: %v", err)
 	}
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	if err := check(t, path); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "--admin unix:"+path) {
+	must(t, os.Remove(at.Address))
+	if err := check(t, at); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "--admin unix:"+at.Address) {
 		t.Errorf("without a file: %v", err)
 	}
 }
@@ -101,7 +60,7 @@ func TestCheck_IsBounded(t *testing.T) {
 	defer l.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if err := admin.Check(ctx, l.Addr().String()); !errors.Is(err, context.DeadlineExceeded) {
+	if err := admin.Check(ctx, admin.Target{Network: "unix", Address: l.Addr().String()}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -127,14 +86,14 @@ func TestListen_OnlyTheOwnerMayUseIt(t *testing.T) {
 }
 
 func TestListen_TakesNobodysPlace(t *testing.T) {
-	path, _ := room(t, well)
-	if l, err := admin.Listen(t.Context(), path); !errors.Is(err, syscall.EADDRINUSE) {
+	at, _ := newWorld().onSocket(t)
+	if l, err := admin.Listen(t.Context(), at.Address); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("got %v, %v", l, err)
 	}
 }
 
 func TestServer_AnswersNothingElse(t *testing.T) {
-	path, _ := room(t, well)
+	at, _ := newWorld().onSocket(t)
 	for request, want := range map[string]string{
 		"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n":                  "HTTP/1.1 200 OK",
 		"HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n":                 "HTTP/1.1 200 OK",
@@ -145,7 +104,7 @@ func TestServer_AnswersNothingElse(t *testing.T) {
 		"nonsense\r\n\r\n":                                          "HTTP/1.1 400 Bad Request",
 		"GET /" + strings.Repeat("x", 64<<10) + " HTTP/1.1\r\n\r\n": "HTTP/1.1 431 Request Header Fields Too Large",
 	} {
-		if got := ask(t, path, request); got != want {
+		if got := ask(t, at.Address, request); got != want {
 			t.Errorf("%.40q: %q, want %q", request, got, want)
 		}
 	}
@@ -173,8 +132,8 @@ func ask(t *testing.T, path, request string) string {
 
 // Whoever keeps a connection does not hold up the end of the program.
 func TestClose_EndsWhatIsOpen(t *testing.T) {
-	path, s := room(t, well)
-	c, err := net.Dial("unix", path)
+	at, s := newWorld().onSocket(t)
+	c, err := net.Dial("unix", at.Address)
 	if err != nil {
 		t.Fatal(err)
 	}

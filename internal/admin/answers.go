@@ -46,6 +46,7 @@ type Service struct {
 	BytesDown uint64 `json:"bytes_down"` // from it
 
 	Failed       string    `json:"failed,omitzero"`        // why the service takes no clients at all; "" while it does
+	Draining     string    `json:"draining,omitzero"`      // opened, but to be stopped for this reason once its connections have ended
 	LastError    *Failure  `json:"last_error,omitempty"`   // of the newest failure
 	HeldUntil    time.Time `json:"held_until,omitzero"`    // kept awake until then, by hold
 	IdleDeadline time.Time `json:"idle_deadline,omitzero"` // to be stopped then, if nobody comes
