@@ -10,15 +10,6 @@ import (
 	"time"
 )
 
-// Colours of the demo: what is going on, what is good, what is over.
-const (
-	yellow = "\x1b[33m"
-	green  = "\x1b[32m"
-	faint  = "\x1b[2m"
-	bold   = "\x1b[1m"
-	plain  = "\x1b[0m"
-)
-
 // narrator is a slog.Handler that tells the events of the log in plain words,
 // for somebody who watches.
 type narrator struct {
@@ -153,7 +144,7 @@ func (n *narrator) paint(colour, text string) string {
 	if !n.colour {
 		return text
 	}
-	return colour + text + plain
+	return paint(colour, text)
 }
 
 // span is a duration among the facts, rounded for people.

@@ -188,12 +188,15 @@ func swallowedFlag(flags *pflag.FlagSet) error {
 	return errors.Join(errs...)
 }
 
+// commandNames are the commands that somebody may have meant by a leftover word.
+var commandNames = []string{"run", "check", "status", "start", "stop", "hold", "release", "logs", "reload", "healthcheck", "demo", "completion", "help"}
+
 // leftoverError is about words in front of "--" that belong to no flag.
 func leftoverError(words []string) error {
 	if words[0] == "-" {
 		return errors.New(`leftover word "-": there is nothing to read from stdin, leave it out`)
 	}
-	if meant := closest(words[0], []string{"demo", "completion", "help"}); meant != "" && len(words) == 1 {
+	if meant := closest(words[0], commandNames); meant != "" && len(words) == 1 {
 		return fmt.Errorf("leftover word %q: did you mean tiproxy %s? If it is for the child, put -- in front of it", words[0], meant)
 	}
 	return fmt.Errorf("leftover word %q: if it is for the child, put -- in front of the child's arguments: -- %s", words[0], strings.Join(words, " "))
