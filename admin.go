@@ -20,9 +20,6 @@ import (
 // errStopping is the answer to a question about health while the program ends.
 var errStopping = errors.New("stopping")
 
-// adminOff is written where an address is, by whoever wants nobody to ask.
-const adminOff = "off"
-
 // tokenMost is how long a token's file can be, in bytes.
 const tokenMost = 4 << 10
 
@@ -43,7 +40,7 @@ func (a adminPlace) target() admin.Target {
 func readAdmin(v, file config.Value, services []config.Service) (adminPlace, error) {
 	var none adminPlace
 	wrong := func(err error) (adminPlace, error) { return none, &config.Problem{From: v.From, Err: err} }
-	if v.Text == "" && !v.Given || v.Text == adminOff {
+	if v.Text == "" && !v.Given || v.Text == config.AdminOff {
 		return none, nil
 	}
 	if v.Text == "" {

@@ -234,6 +234,9 @@ func (p *parser) file(root *yaml.Node) (f File) {
 	return f
 }
 
+// AdminOff is written where an address is, by whoever wants nobody to ask.
+const AdminOff = "off"
+
 // program reads what is about tiproxy itself.
 func (p *parser) program(root *yaml.Node, top entries, f *File) {
 	to := map[string]*Value{"admin": &f.Admin, "admin-token-file": &f.AdminTokenFile, "log-format": &f.LogFormat, "log-level": &f.LogLevel}
@@ -267,7 +270,7 @@ func (p *parser) admin(f *File) {
 		}
 		token.Text = p.fromHere(token.Text)
 	}
-	if !v.Given || v.broken {
+	if !v.Given || v.broken || v.Text == AdminOff {
 		return
 	}
 	a, err := ParseBind(v.Text)

@@ -165,8 +165,8 @@ func fileSettings() []Setting {
 // programSettings are about tiproxy itself.
 func programSettings() []Setting {
 	return []Setting{
-		{Name: "admin", Arg: "ADDR", Kind: Address, scope: whole, Usage: "where tiproxy can be asked whether it is well: unix:/path, for its own user only (see tiproxy healthcheck)"},
-		{Name: "admin-token-file", Arg: "PATH", scope: topKey, Usage: "a file that holds the word by which whoever asks over TCP shows that it may"},
+		{Name: "admin", Arg: "ADDR", Kind: Address, scope: whole, Usage: "where tiproxy status and the other commands ask: unix:/path, for its own user and root only, or host:port, for who has the token; off = nowhere"},
+		{Name: "admin-token-file", Arg: "FILE", scope: whole, Usage: "the file with the token for an --admin on TCP: one word of 16 characters or more"},
 		Setting{Name: "log-format", Arg: "FORMAT", Default: "auto", scope: whole, Usage: "tiproxy's own log, on stderr: text, json, or auto = text on a terminal"}.of("auto", "text", "json"),
 		Setting{Name: "log-level", Arg: "LEVEL", Default: "info", scope: whole, Usage: "debug, info, warn or error"}.of("debug", "info", "warn", "error"),
 	}
