@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"tiproxy/internal/admin"
 	"tiproxy/internal/config"
@@ -20,7 +21,7 @@ type api struct{ p *program }
 // Services implements admin.Services.
 func (a api) Services() []admin.Service {
 	var all []admin.Service
-	for _, v := range a.p.services {
+	for _, v := range a.p.services() {
 		all = append(all, v.show())
 	}
 	slices.SortFunc(all, func(x, y admin.Service) int { return cmp.Compare(x.Name, y.Name) })
@@ -28,11 +29,12 @@ func (a api) Services() []admin.Service {
 }
 
 func (a api) find(name string) (*service, error) {
-	i := slices.IndexFunc(a.p.services, func(v *service) bool { return v.cfg.Name == name })
+	all := a.p.services()
+	i := slices.IndexFunc(all, func(v *service) bool { return v.name == name })
 	if i < 0 {
 		return nil, admin.ErrUnknown
 	}
-	return a.p.services[i], nil
+	return all[i], nil
 }
 
 // Connections implements admin.Services.
@@ -99,7 +101,7 @@ func (a api) Health() error {
 // Ready implements admin.Program.
 func (a api) Ready() error {
 	errs := []error{a.Health()}
-	for _, v := range a.p.services {
+	for _, v := range a.p.services() {
 		if why := v.failed.Load(); why != nil {
 			errs = append(errs, v.named(errors.New(*why)))
 		}
@@ -111,20 +113,30 @@ func (a api) Ready() error {
 func (a api) Groups() []admin.Group { return nil }
 
 // Reload implements admin.Program.
-func (a api) Reload(context.Context) (admin.Reloaded, error) {
-	p := &admin.Problem{Status: http.StatusConflict, Text: "there is no configuration file to read again", Hint: "tiproxy run has one"}
-	if a.p.file != "" {
-		p.Text, p.Hint = "the configuration is not read again while tiproxy runs", "restart tiproxy to have it take what has changed"
+func (a api) Reload(ctx context.Context) (admin.Reloaded, error) {
+	did, err := a.p.reload(ctx)
+	switch {
+	case err == nil:
+		return admin.Reloaded{Added: did.added, Changed: did.changed, Removed: did.removed, Unchanged: did.kept}, nil
+	case errors.Is(err, errNoFile):
+		return admin.Reloaded{}, &admin.Problem{Status: http.StatusConflict, Text: err.Error(), Hint: "tiproxy run has one"}
+	case errors.Is(err, errStopping):
+		return admin.Reloaded{}, &admin.Problem{Status: http.StatusServiceUnavailable, Text: err.Error()}
+	case ctx.Err() != nil:
+		return admin.Reloaded{}, err
 	}
-	return admin.Reloaded{}, p
+	return admin.Reloaded{}, &admin.Problem{
+		Status: http.StatusUnprocessableEntity, Text: strings.Join(errTexts(err), "\n"), Hint: "everything stays as it was",
+	}
 }
 
 // show is a service as people see it.
 func (v *service) show() admin.Service {
+	cfg := v.config()
 	s, past, ended := v.pool.Snapshot(), v.pool.History(), v.server.Stats()
 	out := admin.Service{
-		Name: v.cfg.Name, State: s.State.String(), Since: s.Since, Bind: v.bound.address(), Dest: v.cfg.Dest.String(),
-		Program: filepath.Base(v.cfg.Path), Path: v.way(),
+		Name: v.name, State: s.State.String(), Since: s.Since, Bind: v.bound.Load().address(), Dest: cfg.Dest.String(), Group: cfg.Group,
+		Program: filepath.Base(cfg.Path), Path: v.way(),
 		Connections: v.connections(), Waiting: s.Waiting, Resting: s.Resting,
 		Served: s.Granted, Starts: s.Starts, Failures: s.Failures, BytesUp: ended.BytesUp, BytesDown: ended.BytesDown,
 		LastError: v.lastError.Load(), Draining: string(s.Parting), HeldUntil: v.holds.until(), IdleDeadline: s.IdleEnd, CountingSince: v.since,
@@ -180,7 +192,7 @@ func (v *service) wake(ctx context.Context) error {
 // waits until nothing of it is left. The next client wakes it.
 func (v *service) sleep() {
 	v.holds.release("stopped")
-	drain, cancel := context.WithTimeout(context.Background(), v.cfg.DrainTimeout)
+	drain, cancel := context.WithTimeout(context.Background(), v.config().DrainTimeout)
 	defer cancel()
 	v.pool.Stop(drain, pool.ReasonAsked)
 }

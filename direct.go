@@ -14,14 +14,15 @@ import (
 // openDirect opens the direct path where it was asked for and can be had, and
 // says in one line which path it is and why.
 func (v *service) openDirect() error {
-	want := v.cfg.BytePath
+	cfg := v.config()
+	want := cfg.BytePath
 	switch want {
 	case config.PathCopy:
 		return nil
 	case config.PathInherit:
 		return v.openHeir()
 	}
-	why := v.cfg.NotDirect
+	why := cfg.NotDirect
 	if why == "" {
 		var err error
 		if v.direct, err = v.newDirect(); err == nil {
@@ -38,15 +39,15 @@ func (v *service) openDirect() error {
 }
 
 func (v *service) newDirect() (*direct.Path, error) {
-	l, ok := v.bound.Listener.(*net.TCPListener)
+	l, ok := v.bound.Load().Listener.(*net.TCPListener)
 	if !ok {
-		return nil, fmt.Errorf("--bind is no TCP socket but %T", v.bound.Listener)
+		return nil, fmt.Errorf("--bind is no TCP socket but %T", v.bound.Load().Listener)
 	}
 	return direct.Open(v.directConfig(l))
 }
 
 func (v *service) directConfig(l *net.TCPListener) direct.Config {
-	return direct.Config{Listener: l, Idle: v.cfg.Idle, Hold: v.holdChild, Carried: v.carried, Log: v.log}
+	return direct.Config{Listener: l, Idle: v.config().Idle, Hold: v.holdChild, Carried: v.carried, Log: v.log}
 }
 
 // holdChild keeps a life awake for the clients that the kernel leads to it.
@@ -86,7 +87,7 @@ func (v *service) steer(ev pool.Event) {
 
 // finder finds the listening sockets of a tree that serve --dest.
 func (v *service) finder(tree probe.Tree) direct.Finder {
-	listen := probe.Listen{Dest: v.probed()}
+	listen := probe.Listen{Dest: probed(v.lived().Dest)}
 	return func(ctx context.Context) ([]direct.Socket, error) {
 		held, err := listen.Held(ctx, tree)
 		if err != nil {

@@ -15,20 +15,25 @@ import (
 // The messages of the log, one for each event. They are stable: people grep
 // for them.
 const (
-	msgListening   = "listening"
-	msgStarting    = "starting"
-	msgOpened      = "opened"
-	msgStartFailed = "start failed"
-	msgShutdown    = "shutdown"
-	msgClosed      = "closed"
-	msgStopping    = "stopping"
-	msgStopped     = "stopped"
-	msgStatistics  = "statistics"
-	msgDropped     = "output dropped"
-	msgPath        = "path"
-	msgAdmin       = "admin"
-	msgHeld        = "held"
-	msgReleased    = "released"
+	msgListening    = "listening"
+	msgStarting     = "starting"
+	msgOpened       = "opened"
+	msgStartFailed  = "start failed"
+	msgShutdown     = "shutdown"
+	msgClosed       = "closed"
+	msgStopping     = "stopping"
+	msgStopped      = "stopped"
+	msgStatistics   = "statistics"
+	msgDropped      = "output dropped"
+	msgPath         = "path"
+	msgAdmin        = "admin"
+	msgHeld         = "held"
+	msgReleased     = "released"
+	msgReloaded     = "reloaded"
+	msgReloadFailed = "reload failed"
+	msgChanged      = "changed"
+	msgLeaving      = "leaving"
+	msgGone         = "gone"
 )
 
 // logEvent writes what happened to the child. It is the pool's Notify: the
@@ -91,13 +96,13 @@ func (v *service) failure(err error) []slog.Attr {
 			attrs = append(attrs, slog.Any("output", stuck.LastLines))
 		}
 		if errors.Is(err, pool.ReasonTimeout) {
-			attrs = append(attrs, slog.String("hint", fmt.Sprintf("it had %v: --start-timeout gives it longer", v.cfg.StartTimeout)))
+			attrs = append(attrs, slog.String("hint", fmt.Sprintf("it had %v: --start-timeout gives it longer", v.config().StartTimeout)))
 		}
 		return attrs
 	}
 	var exit *process.ExitError
 	if !errors.As(err, &exit) {
-		return []slog.Attr{slog.String("program", v.cfg.Path), slog.Any("err", unwrapStart(err))}
+		return []slog.Attr{slog.String("program", v.lived().Path), slog.Any("err", unwrapStart(err))}
 	}
 	attrs := []slog.Attr{slog.String("program", exit.Program), slog.String("status", exit.Status)}
 	if len(exit.LastLines) > 0 {
@@ -106,8 +111,8 @@ func (v *service) failure(err error) []slog.Attr {
 	if exit.Hint != "" {
 		attrs = append(attrs, slog.String("hint", exit.Hint))
 	}
-	if exit.PortTaken() && v.cfg.Dest.Network == "tcp" {
-		if who := portUse(v.cfg.Dest.Port); who != "" {
+	if dest := v.lived().Dest; exit.PortTaken() && dest.Network == "tcp" {
+		if who := portUse(dest.Port); who != "" {
 			attrs = append(attrs, slog.String("holder", who))
 		}
 	}

@@ -19,7 +19,7 @@ const defaultConfig = "/etc/tiproxy/tiproxy.yaml"
 // runCommand is tiproxy run: the services of a file.
 func runCommand(child []string) *cobra.Command {
 	return fileCommand(child, "run", "Run the services of a configuration file", func(cmd *cobra.Command, path string) error {
-		o, err := readFile(path)
+		o, err := readFile(path, takenPorts{})
 		if err != nil {
 			return err
 		}
@@ -30,7 +30,7 @@ func runCommand(child []string) *cobra.Command {
 // checkCommand is tiproxy check: whether run would take the file.
 func checkCommand(child []string) *cobra.Command {
 	return fileCommand(child, "check", "Check a configuration file, exactly as run would, and start nothing", func(cmd *cobra.Command, path string) error {
-		o, err := readFile(path)
+		o, err := readFile(path, takenPorts{})
 		if err != nil {
 			return err
 		}
@@ -59,13 +59,12 @@ func fileCommand(child []string, use, short string, do func(*cobra.Command, stri
 }
 
 // readFile turns a file into checked settings.
-func readFile(path string) (options, error) {
-	ports := takenPorts{}
+func readFile(path string, ports takenPorts) (options, error) {
 	f, err := config.Load(path, config.Options{Variable: os.LookupEnv, Port: ports.of})
 	if err != nil {
 		return options{}, &usageError{err}
 	}
-	o := options{services: f.Services, file: path}
+	o := options{services: f.Services, file: path, ports: ports}
 	var errs []error
 	o.admin, err = adminOf(f)
 	errs = append(errs, split(err)...)
@@ -136,6 +135,11 @@ func portNow() (uint16, error) {
 	}
 	defer l.Close()
 	return uint16(l.Addr().(*net.TCPAddr).Port), nil
+}
+
+// keep forgets the ports of services that are none any more.
+func (t takenPorts) keep(services []config.Service) {
+	maps.DeleteFunc(t, func(name string, _ uint16) bool { return named(services, name) < 0 })
 }
 
 // plural writes a number of things.

@@ -12,7 +12,7 @@ import (
 
 // The example is right as it stands, and leaves no setting out.
 func TestExampleFile(t *testing.T) {
-	o, err := readFile("tiproxy.example.yaml")
+	o, err := readFile("tiproxy.example.yaml", takenPorts{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func TestExampleFile_CommentsAreRight(t *testing.T) {
 		if err := os.WriteFile(path, []byte(shown), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := readFile(path); err != nil {
+		if _, err := readFile(path, takenPorts{}); err != nil {
 			t.Errorf("%s%v", name, err)
 		}
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -14,26 +15,26 @@ import (
 
 // openHeir makes the listener one that the child inherits.
 func (v *service) openHeir() error {
-	l, ok := v.bound.Listener.(*net.TCPListener)
+	l, ok := v.bound.Load().Listener.(*net.TCPListener)
 	if !ok {
-		return fmt.Errorf("--bind is no TCP socket but %T", v.bound.Listener)
+		return fmt.Errorf("--bind is no TCP socket but %T", v.bound.Load().Listener)
 	}
 	heir, err := direct.Inherit(v.directConfig(l))
 	if err != nil {
 		return fmt.Errorf("--path inherit cannot be had here: %w", err)
 	}
-	v.bound.Close() // the heir has a descriptor of its own
+	v.bound.Load().Close() // the heir has a descriptor of its own
 	v.heir, v.direct = heir, heir.Path
 	v.log.Info(msgPath, "path", config.PathInherit)
 	return nil
 }
 
-// serveHeir wakes the child for clients who wait, until ctx is done. It hands
-// over the error that ends it before that.
-func (v *service) serveHeir(ctx context.Context, failed chan<- error) {
+// serveHeir wakes the child for clients who wait, until ctx is done. It tells
+// the error that ends it before that.
+func (v *service) serveHeir(ctx context.Context) {
 	defer close(v.served)
 	if err := v.heir.Serve(ctx, v.wakeHeir); err != nil {
-		failed <- err
+		v.fail(err)
 	}
 }
 
@@ -74,8 +75,21 @@ func (v *service) drainHeir() {
 	}
 	<-v.served
 	v.settleHeir()
-	if v.pool.Snapshot().State != pool.Opened {
+	if v.pool.Snapshot().State != pool.Opened && !v.handed {
 		v.heir.TurnAway()
+	}
+}
+
+// endHeir deals with those who wait when there is no child any more. If another
+// service is to have the listener, it gets it as good as new, with all of them.
+func (v *service) endHeir() {
+	if !v.handed {
+		v.heir.TurnAway()
+		return
+	}
+	err := v.heir.Renew()
+	if err = errors.Join(err, v.heir.Admit()); err != nil {
+		v.log.Warn("the listener may be closed to clients", "err", err)
 	}
 }
 
@@ -84,7 +98,7 @@ func (v *service) destination() string {
 	if v.heir != nil {
 		return "inherited"
 	}
-	return v.cfg.Dest.String()
+	return v.config().Dest.String()
 }
 
 // heirProber tells when a child takes clients from the socket that it inherited.

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tiproxy/internal/admin"
@@ -26,8 +28,7 @@ const (
 
 // program is one running tiproxy: everything that main has put together.
 type program struct {
-	configs  []config.Service
-	file     string // they come from, "" for the command line
+	options  options // it runs with now
 	log      *slog.Logger
 	out, err *stdio.Writer // stdout and stderr, shared with the children
 	lines    *lines        // in front of err
@@ -37,17 +38,35 @@ type program struct {
 	admin    adminRoom
 	journal  *admin.Journal // of what is told to who asks, nil if nobody may
 	host     *process.Host
-	services []*service
 	exporter *metrics.Exporter // nil unless somebody may ask for it
+	several  atomic.Bool       // there is more than one service
+
+	hurry    context.Context // done when nobody who is connected is waited for any more
+	endHurry context.CancelFunc
+	failures chan failure
+	reloads  chan reloadOrder
+	hangups  chan struct{} // SIGHUP has come
+	left     chan struct{} // a service that leaves has gone
+	over     chan struct{} // closed when nothing of the above is heeded any more
+
+	// Main alone changes what follows; others read it under mu.
+	mu       sync.Mutex
+	running  []*service // in the order they are configured in
+	leaving  []*service // those that are not wanted any more
+	arrivals []*arrival // those that have to wait until another one has left
+	reloaded reloadState
 }
 
 // run carries services until it is told to stop. The error says why it cannot
 // go on; it is nil after a stop that was asked for.
 func run(o options) error {
 	p := &program{
-		configs: o.services, file: o.file, adminAt: o.admin, signals: catchSignals(),
-		started: time.Now(),
+		options: o, adminAt: o.admin, signals: catchSignals(), started: time.Now(),
+		failures: make(chan failure), reloads: make(chan reloadOrder), hangups: make(chan struct{}, 1),
+		left: make(chan struct{}, 1), over: make(chan struct{}),
 	}
+	p.hurry, p.endHurry = context.WithCancel(context.Background())
+	defer p.endHurry()
 	if p.adminAt.at.Network != "" {
 		p.journal = admin.NewJournal()
 	}
@@ -62,8 +81,19 @@ func run(o options) error {
 	return p.main(o.unknown)
 }
 
-// alone reports whether the program has one service, which then needs no name.
-func (p *program) alone() bool { return len(p.configs) == 1 }
+// services are those that there are, also those that leave and have no successor
+// yet, in the order they are configured in.
+func (p *program) services() []*service {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := slices.Clone(p.running)
+	for _, v := range p.leaving {
+		if !slices.ContainsFunc(all, func(o *service) bool { return o.name == v.name }) {
+			all = append(all, v)
+		}
+	}
+	return all
+}
 
 // main is the program's life. Output that waits is written before it returns.
 func (p *program) main(unknown []unknownEnv) error {
@@ -78,34 +108,60 @@ func (p *program) main(unknown []unknownEnv) error {
 	p.signals.watch(p.logStatistics, p.hangup())
 	defer p.signals.close()
 
-	failed := make(chan error, len(p.services))
-	for _, v := range p.services {
-		v.start(failed)
+	for _, v := range p.running {
+		v.start()
 	}
-	for going := len(p.services); ; going-- {
+	return p.heed()
+}
+
+// heed does what is asked for, one thing after the other, until it has stopped
+// everything.
+func (p *program) heed() error {
+	for {
 		select {
 		case sig := <-p.signals.asked:
 			p.stop("signal", sig.String())
 			return nil
-		case err := <-failed:
-			if going > 1 {
-				p.log.Error("a service cannot accept connections any more", "err", err)
-				continue // the others can
+		case f := <-p.failures:
+			if p.othersServe() {
+				f.of.log.Error("a service cannot accept connections any more", "err", f.err)
+				continue
 			}
 			p.stop("reason", "the listener has failed")
-			return fmt.Errorf("cannot accept connections any more: %w", err)
+			return fmt.Errorf("cannot accept connections any more: %w", f.err)
+		case <-p.hangups:
+			p.reloadNow()
+		case order := <-p.reloads:
+			order.answer <- p.reloadNow()
+		case <-p.left:
+			p.settle()
 		}
 	}
 }
 
-// hangup is what SIGHUP does: nothing but a line where there is a file that
-// people may have changed, which is read at the start only.
+// noteFailure hands over that a service has failed.
+func (p *program) noteFailure(f failure) {
+	select {
+	case p.failures <- f:
+	case <-p.over:
+	}
+}
+
+// othersServe reports whether somebody still takes clients, or is going to.
+func (p *program) othersServe() bool {
+	return len(p.arrivals) > 0 || slices.ContainsFunc(p.running, func(v *service) bool { return v.failed.Load() == nil })
+}
+
+// hangup is what SIGHUP does where there is a file that people may have changed.
 func (p *program) hangup() func() {
-	if p.file == "" {
+	if p.options.file == "" {
 		return nil
 	}
 	return func() {
-		p.log.Warn("the configuration is not read again while tiproxy runs", "file", p.file, "hint", "restart tiproxy to have it take what has changed")
+		select {
+		case p.hangups <- struct{}{}:
+		default: // one is under way that has not read the file yet
+		}
 	}
 }
 
@@ -119,12 +175,13 @@ func (p *program) open() (err error) {
 		}
 	}()
 	p.openMetrics()
-	for _, cfg := range p.configs {
+	p.several.Store(len(p.options.services) > 1)
+	for _, cfg := range p.options.services {
 		v := p.newService(cfg)
 		if err := v.bind(context.Background()); err != nil {
 			return err
 		}
-		p.services = append(p.services, v)
+		p.running = append(p.running, v)
 	}
 	if err := p.bindAdmin(context.Background()); err != nil {
 		return err
@@ -132,7 +189,7 @@ func (p *program) open() (err error) {
 	if p.host, err = process.NewHost(process.Options{Log: p.log}); err != nil {
 		return fmt.Errorf("cannot prepare for a child: %w", err)
 	}
-	for _, v := range p.services {
+	for _, v := range p.running {
 		if err := v.open(p.host); err != nil {
 			p.host.Close()
 			return err
@@ -147,7 +204,7 @@ func (p *program) open() (err error) {
 
 // closeServices gives up what the services still hold.
 func (p *program) closeServices() {
-	for _, v := range p.services {
+	for _, v := range p.running {
 		v.close()
 	}
 }
@@ -157,33 +214,38 @@ func (p *program) closeServices() {
 func (p *program) stop(key, why string) {
 	p.admin.stopping.Store(true)
 	p.journal.Tell(admin.Event{Kind: admin.KindStopping, Reason: why})
-	for _, v := range p.services {
+	close(p.over)
+	for _, a := range p.arrivals {
+		a.close()
+	}
+	for _, v := range p.running {
 		v.drain(key, why)
 	}
-	hurry, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	over, hurried := make(chan struct{}), make(chan struct{})
-	go p.hurry(cancel, over, hurried)
+	over, hastened := make(chan struct{}), make(chan struct{})
+	go p.hasten(over, hastened)
 	var ends sync.WaitGroup
-	for _, v := range p.services {
-		ends.Go(func() { v.end(hurry) })
+	for _, v := range p.running {
+		ends.Go(func() { v.end(p.hurry) })
 	}
 	ends.Wait()
+	for _, v := range p.leaving {
+		<-v.gone
+	}
 	close(over)
-	<-hurried
+	<-hastened
 	p.log.Info(msgStopped)
 }
 
-// hurry makes the stop immediate when a second signal comes before it is over.
-func (p *program) hurry(endDrain func(), over <-chan struct{}, done chan<- struct{}) {
+// hasten makes the stop immediate when a second signal comes before it is over.
+func (p *program) hasten(over <-chan struct{}, done chan<- struct{}) {
 	defer close(done)
 	select {
 	case <-over:
 	case <-p.signals.now:
-		for _, v := range p.services {
+		for _, v := range slices.Concat(p.running, p.leaving) {
 			v.kill()
 		}
-		endDrain()
+		p.endHurry()
 	}
 }
 
@@ -196,11 +258,8 @@ func (p *program) warn(unknown []unknownEnv) {
 			p.log.Warn("unknown environment variable", "name", u.name, "did_you_mean", u.meant)
 		}
 	}
-	for _, cfg := range p.configs {
-		if cfg.Quiet > 0 && cfg.QuietPolicy == config.QuietKeep {
-			p.log.Warn("--quiet changes nothing as long as --quiet-policy is keep", "hint", "add --quiet-policy close or ignore")
-		}
-		p.warnChangeable(cfg)
+	for _, cfg := range p.options.services {
+		p.warnAbout(cfg)
 	}
 	for _, left := range process.Escaped() {
 		p.log.Warn("a process of an earlier tiproxy still lives", "pid", left.PID, "name", left.Name, "life", left.Mark,
@@ -208,9 +267,17 @@ func (p *program) warn(unknown []unknownEnv) {
 	}
 }
 
+// warnAbout tells what may surprise about a service.
+func (p *program) warnAbout(cfg config.Service) {
+	if cfg.Quiet > 0 && cfg.QuietPolicy == config.QuietKeep {
+		p.log.Warn("--quiet changes nothing as long as --quiet-policy is keep", "hint", "add --quiet-policy close or ignore")
+	}
+	p.warnChangeable(cfg)
+}
+
 // logStatistics writes one line for each service.
 func (p *program) logStatistics() {
-	for _, v := range p.services {
+	for _, v := range p.services() {
 		v.logStatistics()
 	}
 }
@@ -225,7 +292,7 @@ func (p *program) dropped(stream string) func(int64) {
 func (p *program) flush() {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), flushTime, errors.New("nobody reads the output"))
 	defer cancel()
-	for _, v := range p.services {
+	for _, v := range p.services() {
 		v.flush()
 	}
 	// What cannot be written by then is lost: there is nobody to tell.

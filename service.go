@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,25 +25,32 @@ import (
 // service is one service of the program: where its clients come in, and what
 // they are led to.
 type service struct {
-	cfg  config.Service
-	log  *slog.Logger
-	host *process.Host // shared by all services
+	name   string
+	cfg    atomic.Pointer[config.Service] // what is wanted of it now
+	newest atomic.Pointer[starter]        // the one that was started last; nil before the first
+	log    *slog.Logger
+	host   *process.Host // shared by all services
 
 	out, err io.Writer        // where the child's output goes
 	printed  output.Ring      // what of it is remembered for who asks
 	recorded []*recorder      // in front of out and err, if somebody may ask
-	prefixes []*output.Prefix // in front of them, if several services share them
+	prefixes []*output.Prefix // in front of them, where several services may share them
 	times    metrics.Times    // that nobody else keeps
 	starts   atomic.Uint64    // that ended with a child that was ready
 	light    *time.Timer      // see lighten; used by the pool's Notify, and after its end
 
-	bound    *binding
+	bound    atomic.Pointer[binding]
 	direct   *direct.Path      // nil on the copy path
 	heir     *direct.Inherited // nil unless the child inherits the listener; direct is then part of it
 	pool     *pool.Pool
+	next     starter    // whom the next start starts
+	tuning   sync.Mutex // held while the server is told what has changed
 	server   *proxy.Server
 	endServe context.CancelFunc
-	served   chan struct{} // closed when serve has ended
+	served   chan struct{} // closed when serveHeir has ended
+	fails    func(failure) // the program
+	handed   bool          // another service takes its listener over; set before it leaves
+	gone     chan struct{} // closed when nothing is left of a service that leaves
 
 	// What people are shown and have asked for.
 	since     time.Time // when counting began
@@ -52,16 +60,32 @@ type service struct {
 	lastError atomic.Pointer[admin.Failure] // why the child failed last
 }
 
+// config is what is wanted of the service now. Nobody may change it.
+func (v *service) config() *config.Service { return v.cfg.Load() }
+
+// lived is what the newest child was started with, or the first will be.
+func (v *service) lived() *config.Service {
+	if c := v.newest.Load(); c != nil {
+		return c.cfg
+	}
+	return v.config()
+}
+
 // newService returns a service of p that has nothing yet.
 func (p *program) newService(cfg config.Service) *service {
-	v := &service{cfg: cfg, log: p.log, out: p.out, err: (*pieces)(p.lines), since: time.Now(), journal: p.journal}
+	v := &service{
+		name: cfg.Name, log: p.log, out: p.out, err: (*pieces)(p.lines), since: time.Now(), journal: p.journal,
+		fails: p.noteFailure, gone: make(chan struct{}),
+	}
+	v.cfg.Store(&cfg)
 	if p.exporter != nil {
 		v.times = p.exporter.Service(cfg.Name)
 	}
-	if !p.alone() {
+	if p.options.file != "" {
 		v.log = p.log.With("service", cfg.Name)
 		stdout, stderr := output.NewPrefix(p.out, cfg.Name), output.NewPrefix(p.lines, cfg.Name)
-		v.out, v.err, v.prefixes = stdout, stderr, []*output.Prefix{stdout, stderr}
+		v.out, v.err = &outlet{v.out, stdout, &p.several}, &outlet{v.err, stderr, &p.several}
+		v.prefixes = []*output.Prefix{stdout, stderr}
 	}
 	if p.adminAt.at.Network != "" {
 		v.record()
@@ -76,11 +100,11 @@ func (p *program) newService(cfg config.Service) *service {
 
 // bind takes the service's address.
 func (v *service) bind(ctx context.Context) error {
-	bound, err := bind(ctx, v.cfg)
+	bound, err := bind(ctx, *v.config())
 	if err != nil {
 		return v.named(err)
 	}
-	v.bound = bound
+	v.bound.Store(bound)
 	return nil
 }
 
@@ -90,8 +114,8 @@ func (v *service) open(host *process.Host) error {
 	if err := v.openDirect(); err != nil {
 		return v.named(err)
 	}
-	v.pool = v.newPool()
-	v.server = v.newServer()
+	v.pool = pool.New(v.newStarter(), v.poolConfig())
+	v.server = proxy.New(v.pool, v.proxyConfig())
 	return nil
 }
 
@@ -111,49 +135,58 @@ func (v *service) stayHeavy() {
 
 // named says of which service an error is, if it has a name of its own.
 func (v *service) named(err error) error {
-	if v.cfg.Name == config.DefaultName {
+	if v.name == config.DefaultName {
 		return err
 	}
-	return fmt.Errorf("service %s: %w", v.cfg.Name, err)
+	return fmt.Errorf("service %s: %w", v.name, err)
 }
 
 // close gives up what open and bind have taken, as far as they came.
 func (v *service) close() {
 	v.stayHeavy()
 	v.closeDirect()
-	if v.bound != nil {
-		v.bound.unlink()
-		v.bound.Close()
+	if b := v.bound.Load(); b != nil {
+		b.unlink()
+		b.Close()
 	}
 }
 
 // start begins to serve, and says so.
-func (v *service) start(failed chan<- error) {
-	v.startServing(failed)
-	v.log.Info(msgListening, "bind", v.bound.address(), "dest", v.destination(), "program", v.cfg.Path)
+func (v *service) start() {
+	v.startServing()
+	v.logListening()
 	v.noteExposure()
+}
+
+func (v *service) logListening() {
+	v.log.Info(msgListening, "bind", v.bound.Load().address(), "dest", v.destination(), "program", v.config().Path)
 }
 
 // drain ends the taking of clients. Those who wait are told, the others go on.
 func (v *service) drain(key, why string) {
 	v.holds.close()
-	v.bound.unlink()
+	v.bound.Load().unlink()
 	v.stopServing()
 	v.drainDirect()
 	v.server.Drain()
 	v.log.Info(msgStopping, key, why, "connections", v.connections(),
-		"drain_timeout", v.cfg.DrainTimeout, "hint", "a second signal ends it now")
+		"drain_timeout", v.config().DrainTimeout, "hint", "a second signal ends it now")
 }
 
 // end lets connections finish until hurry is done or the drain timeout is over,
-// then stops the child, and lets the last bytes be acknowledged.
+// then stops the child.
 func (v *service) end(hurry context.Context) {
-	drain, cancel := context.WithTimeout(hurry, v.cfg.DrainTimeout)
+	drain, cancel := context.WithTimeout(hurry, v.config().DrainTimeout)
 	defer cancel()
 	v.pool.Shutdown(drain)
 	if v.heir != nil {
-		v.heir.TurnAway() // whom the child has left in the queue
+		v.endHeir()
 	}
+	v.finish()
+}
+
+// finish lets the last bytes be acknowledged.
+func (v *service) finish() {
 	tail, cancelTail := context.WithTimeout(context.Background(), tailTime)
 	defer cancelTail()
 	if v.server.Wait(tail) != nil {
@@ -171,15 +204,16 @@ func (v *service) kill() {
 // the wrong clients, dangerous: that it is root; and that it cannot tell near
 // from far any more, so that one that trusts local connections trusts everybody.
 func (v *service) noteExposure() {
-	if u := v.cfg.User; os.Geteuid() == 0 && (u == nil || u.UID == 0) {
+	cfg, bound := v.config(), v.bound.Load()
+	if u := cfg.User; os.Geteuid() == 0 && (u == nil || u.UID == 0) {
 		v.log.Info("the child is started as root", "hint", "unless it changes its user by itself, --user gives it another one")
 	}
-	at, ok := v.bound.Addr().(*net.TCPAddr)
+	at, ok := bound.Addr().(*net.TCPAddr)
 	if !ok || at.IP.IsLoopback() || v.heir != nil {
 		return
 	}
-	if ip := net.ParseIP(v.cfg.Dest.Host); v.cfg.Dest.Network == "unix" || v.cfg.Dest.Host == "localhost" || ip != nil && ip.IsLoopback() {
-		v.log.Info("clients of other machines will look local to the child", "bind", v.bound.address())
+	if ip := net.ParseIP(cfg.Dest.Host); cfg.Dest.Network == "unix" || cfg.Dest.Host == "localhost" || ip != nil && ip.IsLoopback() {
+		v.log.Info("clients of other machines will look local to the child", "bind", bound.address())
 	}
 }
 

@@ -44,6 +44,7 @@ func settings() []setting {
 type options struct {
 	services []config.Service // one at least
 	file     string           // they come from, "" for the command line
+	ports    takenPorts       // that the file left open
 	admin    adminPlace
 	format   logFormat
 	level    slog.Level

@@ -12,7 +12,7 @@ import (
 // tell tells who follows what has happened to the child. failure is what the
 // log says about an end that was none of ours.
 func (v *service) tell(ev pool.Event, failure []slog.Attr) {
-	out := admin.Event{Service: v.cfg.Name, Who: ev.Who, At: time.Now()}
+	out := admin.Event{Service: v.name, Who: ev.Who, At: time.Now()}
 	if life, ok := ev.Life.(interface{ Pid() int }); ok {
 		out.PID = life.Pid()
 	}
@@ -59,9 +59,9 @@ func failed(ev pool.Event, said []slog.Attr) *admin.Failure {
 func (v *service) toldHold(until time.Time, why string) {
 	if until.IsZero() {
 		v.log.Info(msgReleased, "reason", why)
-		v.journal.Tell(admin.Event{Kind: admin.KindReleased, Service: v.cfg.Name, Reason: why})
+		v.journal.Tell(admin.Event{Kind: admin.KindReleased, Service: v.name, Reason: why})
 		return
 	}
 	v.log.Info(msgHeld, "until", until)
-	v.journal.Tell(admin.Event{Kind: admin.KindHeld, Service: v.cfg.Name, Until: until})
+	v.journal.Tell(admin.Event{Kind: admin.KindHeld, Service: v.name, Until: until})
 }

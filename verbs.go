@@ -44,7 +44,7 @@ func verbCommands(child []string) []*cobra.Command {
 		asking(child, &cobra.Command{
 			Use: "reload", Short: "Have a running tiproxy read its configuration file again",
 			Long: "Has the running tiproxy read its configuration file again. A wrong one changes\nnothing.",
-		}, 0, reloadOrder),
+		}, 0, reloadCommand),
 	}
 }
 
@@ -74,7 +74,7 @@ func (q question) order(v admin.Verb, query string, says func(admin.Service) str
 	return nil
 }
 
-func reloadOrder(q question) error {
+func reloadCommand(q question) error {
 	var changed admin.Reloaded
 	if err := q.post("/api/v1/reload", &changed); err != nil {
 		return err

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"net"
 	"os"
 	"strings"
 
@@ -14,9 +15,29 @@ import (
 	"tiproxy/internal/proxy"
 )
 
-// resource is the child of the service, as the pool starts it.
-func (v *service) resource() *process.Resource {
-	s := v.cfg
+// starter is a resource whose lives all have the same settings.
+type starter struct {
+	*process.Resource
+	of  *service
+	cfg *config.Service
+}
+
+// Start implements pool.Resource. What the proxy has to know of a child changes
+// with it.
+func (c starter) Start(ctx context.Context, gen uint64) (pool.Life, error) {
+	c.of.newest.Store(&c)
+	c.of.tune()
+	return c.Resource.Start(ctx, gen)
+}
+
+// newStarter starts the child of the service as it is wanted now.
+func (v *service) newStarter() starter {
+	s := v.config()
+	v.next = starter{v.newResource(s), v, s}
+	return v.next
+}
+
+func (v *service) newResource(s *config.Service) *process.Resource {
 	v.log.Debug("command", "program", s.Path, "args", s.Args, "workdir", s.Workdir, "env", s.Env)
 	environ := os.Environ()
 	if s.User != nil {
@@ -27,7 +48,7 @@ func (v *service) resource() *process.Resource {
 		Path:        s.Path,
 		Args:        append([]string{programName(s.Exec, s.Path)}, s.Args...),
 		Dir:         s.Workdir,
-		Env:         v.childEnv(environ),
+		Env:         v.childEnv(environ, s.Env),
 		User:        credential(s.User),
 		StopSignal:  s.StopSignal,
 		StopTimeout: s.StopTimeout,
@@ -38,12 +59,12 @@ func (v *service) resource() *process.Resource {
 	if v.heir != nil {
 		cmd.Activated, cmd.Listener = true, uintptr(v.heir.Descriptor())
 	}
-	return process.NewResource(v.host, cmd, v.prober(), v.log)
+	return process.NewResource(v.host, cmd, v.prober(s), v.log)
 }
 
 // childEnv is the child's whole environment.
-func (v *service) childEnv(environ []string) []string {
-	env := process.CleanEnv(environ, v.cfg.Env)
+func (v *service) childEnv(environ, extra []string) []string {
+	env := process.CleanEnv(environ, extra)
 	if v.direct != nil && v.heir == nil {
 		return direct.Environ(env)
 	}
@@ -68,19 +89,18 @@ func programName(written, path string) string {
 }
 
 // probed is --dest as a probe knows it.
-func (v *service) probed() probe.Dest {
-	d := v.cfg.Dest
+func probed(d config.Addr) probe.Dest {
 	return probe.Dest{Network: d.Network, Host: d.Host, Port: d.Port, Path: d.Path}
 }
 
 // prober and gates are the one place that knows every kind of readiness.
-func (v *service) prober() process.Prober {
+func (v *service) prober(s *config.Service) process.Prober {
 	if v.heir != nil {
 		return heirProber{v.heir}
 	}
-	dest := v.probed()
+	dest := probed(s.Dest)
 	listen, dial := &probe.Listen{Dest: dest, OnGuess: v.guessed}, &probe.Dial{Dest: dest}
-	switch r := v.cfg.Ready; {
+	switch r := s.Ready; {
 	case r.Listen && r.Dial:
 		return &probe.Both{Listen: listen, Dial: dial}
 	case r.Dial:
@@ -107,15 +127,24 @@ func (v *service) guessed(why string) {
 	v.log.Info("the child's sockets cannot be told for sure", slog.String("why", why))
 }
 
-func (v *service) newServer() *proxy.Server {
-	s := v.cfg
+// tune tells the server what is wanted of it. The pool's monitor asks for it,
+// and main does: whoever comes last tells the newest.
+func (v *service) tune() {
+	v.tuning.Lock()
+	defer v.tuning.Unlock()
+	v.server.Configure(v.proxyConfig())
+}
+
+// proxyConfig is what the server does for clients, and for the newest child.
+func (v *service) proxyConfig() proxy.Config {
+	s, life := v.config(), v.lived()
 	cfg := proxy.Config{
 		Hold:           s.StartTimeout,
 		MaxConnections: s.MaxConnections,
 		MaxWaiting:     s.MaxWaiting,
 		Admission:      proxy.Admission{Allow: s.Allow, Deny: s.Deny, PerSource: s.MaxPerSource},
 		WakeOnData:     s.WakeOn == config.WakeOnData,
-		Header:         headerVersion(s.ProxyProtocol),
+		Header:         headerVersion(life.ProxyProtocol),
 		TrustHeader:    s.TrustHeader,
 		Waited:         v.times.Waited,
 		Lasted:         v.times.Lasted,
@@ -124,13 +153,13 @@ func (v *service) newServer() *proxy.Server {
 	if s.QuietPolicy != config.QuietKeep {
 		cfg.Quiet = proxy.Quiet{After: s.Quiet, Close: s.QuietPolicy == config.QuietClose}
 	}
-	if !s.Ready.Dial {
+	if !life.Ready.Dial {
 		cfg.Taken = probe.Taken // a dialing probe would knock at the child for every question
 	}
 	if v.direct != nil {
 		cfg.Arrived = v.direct.Again
 	}
-	return proxy.New(v.pool, cfg)
+	return cfg
 }
 
 // headerVersion is the number by which proxy knows a version of the header.
@@ -144,9 +173,9 @@ func headerVersion(v config.ProxyProtocol) byte {
 	return 0
 }
 
-// newPool returns the pool of the service's child.
-func (v *service) newPool() *pool.Pool {
-	s := v.cfg
+// poolConfig is when the child is started and stopped.
+func (v *service) poolConfig() pool.Config {
+	s := v.config()
 	cfg := pool.Config{
 		Idle: s.Idle, MinUptime: s.MinUptime, StartTimeout: s.StartTimeout,
 		WakeRate: pool.Rate{N: s.WakeRate.N, Per: s.WakeRate.Per},
@@ -155,17 +184,17 @@ func (v *service) newPool() *pool.Pool {
 	if v.direct != nil {
 		cfg.Hidden, cfg.Notify = v.direct, v.steer
 	}
-	return pool.New(v.resource(), cfg)
+	return cfg
 }
 
 // startServing begins to take clients, or to wait for those that the child takes.
-func (v *service) startServing(failed chan<- error) {
+func (v *service) startServing() {
 	ctx, cancel := context.WithCancel(context.Background())
 	v.endServe, v.served = cancel, make(chan struct{})
 	if v.heir != nil {
-		go v.serveHeir(ctx, failed)
+		go v.serveHeir(ctx)
 	} else {
-		go v.serve(failed)
+		go v.serve(v.bound.Load().Listener)
 	}
 }
 
@@ -178,13 +207,22 @@ func (v *service) stopServing() {
 	}
 }
 
-// serve accepts clients until the server drains. It hands over the error that
-// ends it before that.
-func (v *service) serve(failed chan<- error) {
-	defer close(v.served)
-	if err := v.server.Serve(v.bound.Listener); err != nil {
-		why := err.Error()
-		v.failed.Store(&why)
-		failed <- err
+// serve accepts clients until the server drains or is to leave l. It tells the
+// error that ends it before that.
+func (v *service) serve(l net.Listener) {
+	if err := v.server.Serve(l); err != nil {
+		v.fail(err)
 	}
+}
+
+// failure is why a service takes no clients any more.
+type failure struct {
+	of  *service
+	err error
+}
+
+func (v *service) fail(err error) {
+	why := err.Error()
+	v.failed.Store(&why)
+	v.fails(failure{v, err})
 }

@@ -44,6 +44,7 @@ func Inherit(cfg Config) (*Inherited, error) {
 	}
 	in := &Inherited{bell: os.NewFile(uintptr(bell), "|bell"), addr: cfg.Listener.Addr(), listener: -1}
 	in.Path = &Path{cfg: cfg, log: cfg.Log, at: at, places: []place{at}}
+	in.rest.Store(int64(cfg.Idle))
 	if in.log == nil {
 		in.log = slog.New(slog.DiscardHandler)
 	}
@@ -187,14 +188,28 @@ func (in *Inherited) bindAgain() error {
 // shutting it down would surprise the child.
 func (in *Inherited) Refuse() error {
 	const highest = 255
-	err := unix.SetsockoptInt(in.listener, unix.IPPROTO_IP, unix.IP_MINTTL, highest)
-	if in.at.addr.Addr().Is6() {
-		err = errors.Join(err, unix.SetsockoptInt(in.listener, unix.IPPROTO_IPV6, unix.IPV6_MINHOPCOUNT, highest))
-	}
-	if err != nil {
+	if err := in.setLeast(highest); err != nil {
 		return fmt.Errorf("keep clients from the listener: %w", err)
 	}
 	return nil
+}
+
+// Admit undoes Refuse, for whoever has the listener after this Inherited. Clients
+// who have tried meanwhile get in with their next try.
+func (in *Inherited) Admit() error {
+	if err := in.setLeast(0); err != nil {
+		return fmt.Errorf("let clients in again: %w", err)
+	}
+	return nil
+}
+
+// setLeast sets the count that packets must have left.
+func (in *Inherited) setLeast(count int) error {
+	err := unix.SetsockoptInt(in.listener, unix.IPPROTO_IP, unix.IP_MINTTL, count)
+	if in.at.addr.Addr().Is6() {
+		err = errors.Join(err, unix.SetsockoptInt(in.listener, unix.IPPROTO_IPV6, unix.IPV6_MINHOPCOUNT, count))
+	}
+	return err
 }
 
 // TurnAway resets those who wait now. A child that is being stopped may be

@@ -35,6 +35,9 @@ func (*Inherited) Renew() error { return errors.ErrUnsupported }
 // Refuse never succeeds here.
 func (*Inherited) Refuse() error { return errors.ErrUnsupported }
 
+// Admit never succeeds here.
+func (*Inherited) Admit() error { return errors.ErrUnsupported }
+
 // TurnAway does nothing here.
 func (*Inherited) TurnAway() {}
 

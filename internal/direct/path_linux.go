@@ -7,6 +7,8 @@ import (
 	"math"
 	"os"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,6 +17,7 @@ import (
 // methods are safe for concurrent use. It is a pool.Hidden.
 type Path struct {
 	cfg    Config
+	rest   atomic.Int64 // the idle time, at first that of cfg
 	log    *slog.Logger
 	at     place
 	kernel *kernel // nil for an inherited listener
@@ -43,6 +46,7 @@ func Open(cfg Config) (*Path, error) {
 		return nil, err
 	}
 	p := &Path{cfg: cfg, log: cfg.Log, at: at, kernel: k, places: []place{at}}
+	p.rest.Store(int64(cfg.Idle))
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
@@ -166,6 +170,15 @@ func (p *Path) Drain() {
 		w.ask(w.drain)
 	}
 }
+
+// SetIdle changes the idle time, see Config.
+func (p *Path) SetIdle(d time.Duration) {
+	if p.rest.Swap(int64(d)) != int64(d) {
+		p.Again()
+	}
+}
+
+func (p *Path) idle() time.Duration { return time.Duration(p.rest.Load()) }
 
 // Stats returns what was counted. It asks the kernel.
 func (p *Path) Stats() Stats {

@@ -5,6 +5,7 @@ package direct
 import (
 	"errors"
 	"runtime"
+	"time"
 )
 
 // Path does nothing here.
@@ -32,6 +33,9 @@ func (*Path) Retire(uint64) bool { return true }
 
 // Return does nothing here.
 func (*Path) Return(uint64) {}
+
+// SetIdle does nothing here.
+func (*Path) SetIdle(time.Duration) {}
 
 // Drain does nothing here.
 func (*Path) Drain() {}

@@ -101,6 +101,7 @@ func (w *watch) run() {
 		case <-w.finding.timer.C:
 			w.finding.rang()
 			w.findSockets()
+			w.listen() // the idle time may be another one
 		case <-w.news():
 			w.heard()
 		case <-w.looking.timer.C:
@@ -208,7 +209,7 @@ func (w *watch) news() <-chan struct{} {
 // listen asks for the ends of connections. Without an idle time nobody needs
 // to know.
 func (w *watch) listen() {
-	if w.events != nil || w.deaf || w.unfit || w.path.cfg.Idle == 0 {
+	if w.events != nil || w.deaf || w.unfit || w.path.idle() == 0 {
 		return
 	}
 	e, err := subscribe(portsOf(w.path.clientPlaces()))
@@ -260,7 +261,7 @@ func (w *watch) look() {
 	}
 	if w.draining {
 		w.looking.in(drainTick)
-	} else if w.release != nil || w.events == nil && w.path.cfg.Idle > 0 {
+	} else if w.release != nil || w.events == nil && w.path.idle() > 0 {
 		// Some ends are not told: of handshakes that come to nothing, and,
 		// until all is acknowledged, of connections that the child has closed.
 		w.looking.in(w.tick())
@@ -291,7 +292,7 @@ func (w *watch) count() (n int, came bool) {
 
 // tick is how often it is looked without being told to.
 func (w *watch) tick() time.Duration {
-	return min(max(w.path.cfg.Idle/4, drainTick), time.Second)
+	return min(max(w.path.idle()/4, drainTick), time.Second)
 }
 
 // isAlone answers Path.Retire.

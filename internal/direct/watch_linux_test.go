@@ -61,7 +61,7 @@ func TestSomebodyWhoCameAndWentIsNoticed(t *testing.T) {
 
 func TestSomebodyWhoCameAndWentBeforeRetire(t *testing.T) {
 	f := newFront(t, "tcp4", "127.0.0.1:0")
-	f.path.cfg.Idle = 0 // nobody listens to events
+	f.path.SetIdle(0) // nobody listens to events
 	f.begin(1, startChild(t, "tcp4,127.0.0.1:0"))
 	f.meets("127.0.0.1")
 	if f.path.Retire(1) {
@@ -91,7 +91,7 @@ func TestRetireBeforeBegin(t *testing.T) {
 
 func TestDrainHoldsUntilTheLastOneLeaves(t *testing.T) {
 	f := newFront(t, "tcp4", "127.0.0.1:0")
-	f.path.cfg.Idle = 0
+	f.path.SetIdle(0)
 	f.begin(1, startChild(t, "tcp4,127.0.0.1:0"))
 	c := f.dial("127.0.0.1")
 	f.met(c)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"strings"
+	"syscall"
 	"time"
 
 	"tiproxy/internal/probe"
@@ -81,7 +82,8 @@ func (l *life) startCheck(c Check) (*life, error) {
 	res := *l.res
 	res.prober, res.check = noProber{}, true
 	res.cmd.Path, res.cmd.Args, res.cmd.Activated = c.Path, c.Args, false
-	res.cmd.StopTimeout, res.cmd.Stdout, res.cmd.Stderr, res.cmd.Gates = 0, nil, nil, Gates{}
+	res.cmd.Stdout, res.cmd.Stderr, res.cmd.Gates = nil, nil, Gates{}
+	res.stop = &stopping{signal: syscall.SIGTERM} // and SIGKILL at once
 	run, err := res.spawn(checkMark(l.tree.mark))
 	if err != nil {
 		return nil, err

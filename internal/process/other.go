@@ -217,11 +217,12 @@ func endingOf(state *os.ProcessState) ending {
 // Stop implements pool.Life: stop signal and SIGCONT to the process group,
 // SIGKILL after the stop timeout or as soon as ctx is done.
 func (l *life) Stop(ctx context.Context) {
-	if l.alive.Err() == nil && l.res.cmd.StopTimeout > 0 {
-		_ = syscall.Kill(-l.Pid(), l.res.cmd.StopSignal)
+	signal, timeout := l.res.stop.now()
+	if l.alive.Err() == nil && timeout > 0 {
+		_ = syscall.Kill(-l.Pid(), signal)
 		_ = syscall.Kill(-l.Pid(), syscall.SIGCONT)
 	}
-	grace := time.NewTimer(l.res.cmd.StopTimeout)
+	grace := time.NewTimer(timeout)
 	defer grace.Stop()
 	select {
 	case <-l.told:

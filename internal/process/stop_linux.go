@@ -41,11 +41,12 @@ func (l *life) Stop(ctx context.Context) {
 
 // halt ends the tree. It runs once, for all callers of Stop.
 func (l *life) halt() {
-	s := &stop{life: l, asked: map[ident]bool{}, look: firstLook, force: l.force, dead: l.dead}
-	grace := time.NewTimer(l.res.cmd.StopTimeout)
+	signal, timeout := l.res.stop.now()
+	s := &stop{life: l, signal: signal, asked: map[ident]bool{}, look: firstLook, force: l.force, dead: l.dead}
+	grace := time.NewTimer(timeout)
 	defer grace.Stop()
 	s.grace = grace.C
-	if l.res.cmd.StopTimeout <= 0 {
+	if timeout <= 0 {
 		s.useForce()
 	}
 	for s.step() {
@@ -58,6 +59,7 @@ func (l *life) halt() {
 // stop is one stop under way.
 type stop struct {
 	life   *life
+	signal unix.Signal
 	asked  map[ident]bool // got the stop signal
 	look   time.Duration  // pause before the next look, without events
 	forced bool
@@ -102,7 +104,7 @@ func (s *stop) ask(left []proc) {
 		if s.asked[p.ident] {
 			continue
 		}
-		if s.send(p.ident, s.life.res.cmd.StopSignal) == unix.EMFILE {
+		if s.send(p.ident, s.signal) == unix.EMFILE {
 			continue // the next look asks it
 		}
 		s.asked[p.ident] = true
@@ -131,7 +133,7 @@ func (s *stop) sees(left []proc) bool {
 func (s *stop) askGroup() {
 	if head := s.life.tree.head; !s.asked[head] {
 		s.asked[head] = true
-		s.note(unix.Kill(-head.pid, s.life.res.cmd.StopSignal))
+		s.note(unix.Kill(-head.pid, s.signal))
 		s.note(unix.Kill(-head.pid, unix.SIGCONT))
 	}
 }
@@ -140,7 +142,7 @@ func (s *stop) askGroup() {
 func (s *stop) askHidden(pid int) {
 	if id := (ident{pid: pid}); !s.asked[id] {
 		s.asked[id] = true
-		s.note(unix.Kill(pid, s.life.res.cmd.StopSignal))
+		s.note(unix.Kill(pid, s.signal))
 		s.note(unix.Kill(pid, unix.SIGCONT))
 	}
 }

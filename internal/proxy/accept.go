@@ -17,7 +17,7 @@ const (
 	acceptCalm     = time.Second // without a failure, until an episode counts as over
 )
 
-// Serve accepts connections from l until Drain or Reset, and then returns nil.
+// Serve accepts connections from l until Drain, Reset or Unlisten, and then returns nil.
 // It returns an error when l cannot accept any more. It closes l. Several
 // listeners may be served at once; those of TCP are to come of ListenConfig.
 //
@@ -45,7 +45,7 @@ func (s *Server) Serve(l net.Listener) error {
 		}
 		s.slots.free()
 		switch {
-		case s.isDraining():
+		case !s.listens(l):
 			return nil
 		case scarce(err):
 			s.awaitRoom(&shortage, err)
@@ -57,8 +57,9 @@ func (s *Server) Serve(l net.Listener) error {
 
 // start serves an accepted connection in a goroutine of its own.
 func (s *Server) start(nc net.Conn) {
-	if s.cfg.Arrived != nil {
-		s.cfg.Arrived()
+	cfg := s.config()
+	if cfg.Arrived != nil {
+		cfg.Arrived()
 	}
 	c := &conn{srv: s, client: nc, since: time.Now()}
 	if !s.add(c) {
@@ -71,7 +72,7 @@ func (s *Server) start(nc net.Conn) {
 			c.refuse(endTurnedAway)
 			return
 		}
-		if !s.cfg.WakeOnData && c.takeSeat() != nil {
+		if !cfg.WakeOnData && c.takeSeat() != nil {
 			c.refuse(endDrained)
 			return
 		}
@@ -90,6 +91,14 @@ func (s *Server) track(l net.Listener) bool {
 	return true
 }
 
+// listens reports whether l is one that is served.
+func (s *Server) listens(l net.Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, there := s.listeners[l]
+	return there
+}
+
 // isDraining reports whether Drain or Reset was called.
 func (s *Server) isDraining() bool {
 	s.mu.Lock()
@@ -104,13 +113,13 @@ func (s *Server) makeRoom(full *episode) bool {
 		return false
 	}
 	if !s.slots.tryTake() {
-		full.begin(fmt.Errorf("--max-connections (%d) is reached", cap(s.slots)))
+		full.begin(fmt.Errorf("--max-connections (%d) is reached", s.slots.most()))
 		if !s.slots.take(s.held) {
 			return false
 		}
 	}
 	if !s.seats.tryTake() {
-		full.begin(fmt.Errorf("--max-waiting (%d) clients wait for the child", cap(s.seats)))
+		full.begin(fmt.Errorf("--max-waiting (%d) clients wait for the child", s.seats.most()))
 		if !s.seats.take(s.held) {
 			s.slots.free()
 			return false
@@ -119,50 +128,6 @@ func (s *Server) makeRoom(full *episode) bool {
 	s.seats.free() // for whoever is accepted now, unless he has to say something first
 	full.over()
 	return true
-}
-
-// places are a number of things that can be taken and given back. Of nil there
-// are always enough.
-type places chan struct{}
-
-func newPlaces(n int) places {
-	if n == 0 {
-		return nil
-	}
-	return make(places, n)
-}
-
-// tryTake takes a place if there is one.
-func (p places) tryTake() bool {
-	if p == nil {
-		return true
-	}
-	select {
-	case p <- struct{}{}:
-		return true
-	default:
-		return false
-	}
-}
-
-// take waits for a place. It reports false when ctx ends first.
-func (p places) take(ctx context.Context) bool {
-	if p.tryTake() {
-		return true
-	}
-	select {
-	case p <- struct{}{}:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// free gives a place back.
-func (p places) free() {
-	if p != nil {
-		<-p
-	}
 }
 
 // pause waits for d, or until the server drains.

@@ -49,35 +49,31 @@ func (a *Admission) rejects(ip netip.Addr) verdict {
 
 // sources counts the connections of each source.
 type sources struct {
-	limit int
-
 	mu   sync.Mutex
 	open map[netip.Prefix]int
 }
 
-// enter counts a connection of an address, unless there are enough of them.
-func (s *sources) enter(ip netip.Addr) bool {
-	if s.limit == 0 || !ip.IsValid() {
-		return true
+// enter counts a connection of an address, unless there are limit of them. Without
+// a limit, which is 0, none are counted.
+func (s *sources) enter(ip netip.Addr, limit int) (counted, ok bool) {
+	if limit == 0 || !ip.IsValid() {
+		return false, true
 	}
 	key := network(ip, 32)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.open[key] >= s.limit {
-		return false
+	if s.open[key] >= limit {
+		return false, false
 	}
 	if s.open == nil {
 		s.open = make(map[netip.Prefix]int)
 	}
 	s.open[key]++
-	return true
+	return true, true
 }
 
-// leave counts a connection less.
+// leave counts a connection less that was counted.
 func (s *sources) leave(ip netip.Addr) {
-	if s.limit == 0 || !ip.IsValid() {
-		return
-	}
 	key := network(ip, 32)
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -46,7 +46,7 @@ func TestAdmission(t *testing.T) {
 
 // A source is an address, or what one customer has of IPv6.
 func TestSources(t *testing.T) {
-	s := sources{limit: 2}
+	var s sources
 	ip := netip.MustParseAddr
 	for _, step := range []struct {
 		ip   string
@@ -55,12 +55,12 @@ func TestSources(t *testing.T) {
 		{"10.0.0.1", true}, {"10.0.0.1", true}, {"10.0.0.1", false}, {"10.0.0.2", true},
 		{"2001:db8::1", true}, {"2001:db8::2", true}, {"2001:db8::3", false}, {"2001:db8:0:1::1", true},
 	} {
-		if got := s.enter(ip(step.ip)); got != step.want {
+		if _, got := s.enter(ip(step.ip), 2); got != step.want {
 			t.Errorf("%s enters: %v, want %v", step.ip, got, step.want)
 		}
 	}
 	s.leave(ip("10.0.0.1"))
-	if !s.enter(ip("10.0.0.1")) {
+	if counted, ok := s.enter(ip("10.0.0.1"), 2); !counted || !ok {
 		t.Error("a place that was left is not free")
 	}
 	for _, gone := range []string{"10.0.0.1", "10.0.0.1", "10.0.0.2", "2001:db8::9", "2001:db8::1", "2001:db8:0:1::1"} {

@@ -75,7 +75,7 @@ func (t *trust) doubt() {
 
 // careful reports whether l's child has to be dealt with carefully.
 func (s *Server) careful(l *pool.Lease) bool {
-	return s.cfg.Taken != nil && !s.trust.proven(l.Gen())
+	return s.config().Taken != nil && !s.trust.proven(l.Gen())
 }
 
 // stillListens asks, for a moment only, whether l's child listens where it did.
@@ -97,7 +97,7 @@ func (c *conn) awaitTaken(ctx context.Context, l *pool.Lease, up net.Conn) error
 	timer := time.NewTimer(takenPauseMin)
 	defer timer.Stop()
 	for pause := takenPauseMin; ; pause = min(2*pause, takenPauseMax) {
-		taken, known := c.srv.cfg.Taken(up)
+		taken, known := c.srv.config().Taken(up)
 		switch {
 		case taken:
 			c.srv.trust.took(l.Gen())

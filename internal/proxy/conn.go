@@ -53,8 +53,8 @@ func (c *conn) serve() {
 		return
 	}
 	c.leaveSeat()
-	if c.awoken && c.srv.cfg.Waited != nil {
-		c.srv.cfg.Waited(time.Since(c.since))
+	if c.awoken && c.srv.config().Waited != nil {
+		c.srv.config().Waited(time.Since(c.since))
 	}
 	r, err := newRelay(c.srv.wires, c.client, upstream, c.release, c.relayed)
 	if err != nil {
@@ -114,10 +114,10 @@ func (c *conn) leaveSeat() {
 
 // newVigil returns the watch of a relay for quiet, nil if that is not asked for.
 func (c *conn) newVigil(r *relay) *vigil {
-	if c.srv.cfg.Quiet.After == 0 {
+	if c.srv.config().Quiet.After == 0 {
 		return nil
 	}
-	return &vigil{quiet: c.srv.cfg.Quiet, busy: r.busy, end: r.endQuiet, rest: c.rest, rouse: c.rouse}
+	return &vigil{quiet: c.srv.config().Quiet, busy: r.busy, end: r.endQuiet, rest: c.rest, rouse: c.rouse}
 }
 
 // rest lets the child sleep although the connection stays.
@@ -152,7 +152,7 @@ func (c *conn) relayed(out outcome) {
 	c.down += out.down
 	if out.retry {
 		c.srv.trust.doubt()
-		c.patience.refused(errEarlyReset, c.srv.cfg.Hold)
+		c.patience.refused(errEarlyReset, c.srv.config().Hold)
 		c.rouse() // it may have been quiet, and the next relay begins anew
 		go c.serve()
 		return
@@ -246,8 +246,8 @@ func (c *conn) whyNot(err error) end {
 
 // warnHeld tells that the child has taken no connection for too long.
 func (c *conn) warnHeld() {
-	args := []any{"client", c.name(), "held", c.srv.cfg.Hold, "err", c.patience.last}
-	if c.srv.cfg.Header != 0 {
+	args := []any{"client", c.name(), "held", c.srv.config().Hold, "err", c.patience.last}
+	if c.srv.config().Header != 0 {
 		args = append(args, "hint", "does the child expect a PROXY header (--proxy-protocol)?")
 	}
 	c.srv.refused.warn(c.srv.log, "client reset: the child takes no connection", args...)
@@ -261,8 +261,8 @@ func (c *conn) finish(why end) {
 		c.srv.sources.leave(c.addr())
 	}
 	c.srv.counts.ended(why, c.up, c.down)
-	if c.srv.cfg.Lasted != nil {
-		c.srv.cfg.Lasted(time.Since(c.since))
+	if c.srv.config().Lasted != nil {
+		c.srv.config().Lasted(time.Since(c.since))
 	}
 	if log := c.srv.log; log.Enabled(context.Background(), slog.LevelDebug) {
 		log.Debug("connection", "client", c.name(), "up", c.up, "down", c.down,

@@ -41,7 +41,7 @@ func (c *conn) greet() error {
 			return errTurnedAway
 		}
 	}
-	if c.srv.cfg.WakeOnData {
+	if c.srv.config().WakeOnData {
 		if err := c.awaitFirstByte(); err != nil {
 			return err
 		}
@@ -52,11 +52,11 @@ func (c *conn) greet() error {
 // trusted reports whether the client's peer is one that says for whom it
 // connects.
 func (c *conn) trusted() bool {
-	if len(c.srv.cfg.TrustHeader) == 0 {
+	if len(c.srv.config().TrustHeader) == 0 {
 		return false
 	}
 	ip := addrOf(c.client.RemoteAddr())
-	return ip.IsValid() && slices.ContainsFunc(c.srv.cfg.TrustHeader, func(p netip.Prefix) bool { return p.Contains(ip) })
+	return ip.IsValid() && slices.ContainsFunc(c.srv.config().TrustHeader, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
 
 // readHeader takes the header from the client's socket.
@@ -91,13 +91,15 @@ func (c *conn) name() string {
 // served.
 func (c *conn) admit() verdict {
 	ip := c.addr()
-	if why := c.srv.cfg.Admission.rejects(ip); why != "" {
+	admission := c.srv.config().Admission
+	if why := admission.rejects(ip); why != "" {
 		return why
 	}
-	if !c.srv.sources.enter(ip) {
+	counted, ok := c.srv.sources.enter(ip, admission.PerSource)
+	if !ok {
 		return tooMany
 	}
-	c.counted = true
+	c.counted = counted
 	return ""
 }
 
@@ -134,7 +136,7 @@ func (c *conn) awaitFirstByte() error {
 // silenceAllowed returns a context that ends when the client need not be
 // waited for any more.
 func (c *conn) silenceAllowed() (context.Context, context.CancelFunc) {
-	if q := c.srv.cfg.Quiet; q.After > 0 && q.Close {
+	if q := c.srv.config().Quiet; q.After > 0 && q.Close {
 		return context.WithTimeoutCause(c.srv.held, q.After, errQuiet)
 	}
 	return context.WithCancel(c.srv.held)
@@ -171,10 +173,10 @@ func rawOf(nc net.Conn) (syscall.RawConn, error) {
 // child has the connection by then, or takes it from its backlog soon; the few
 // bytes fit into any socket's buffer.
 func (c *conn) introduce(up net.Conn) error {
-	if c.srv.cfg.Header == 0 {
+	if c.srv.config().Header == 0 {
 		return nil
 	}
-	b, err := encodeHeader(c.srv.cfg.Header, c.sourceAddr(), c.destAddr())
+	b, err := encodeHeader(c.srv.config().Header, c.sourceAddr(), c.destAddr())
 	if err != nil {
 		return err
 	}

@@ -233,7 +233,7 @@ func (c *conn) takesConnections(ctx context.Context, l *pool.Lease) (net.Addr, e
 	}
 	addr, notReady := l.Ready(ctx)
 	if notReady != nil && ctx.Err() == nil {
-		c.patience.refused(notReady, c.srv.cfg.Hold)
+		c.patience.refused(notReady, c.srv.config().Hold)
 	}
 	pause := time.NewTimer(time.Until(c.patience.next))
 	defer pause.Stop()

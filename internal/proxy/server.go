@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tiproxy/internal/pool"
@@ -67,11 +68,11 @@ var (
 // methods are safe for concurrent use.
 type Server struct {
 	pool  Pool
-	cfg   Config
+	cfg   atomic.Pointer[Config]
 	log   *slog.Logger
 	wires *wires
-	slots places // of connections that may exist
-	seats places // of connections that may wait
+	slots *places // of connections that may exist
+	seats *places // of connections that may wait
 
 	held    context.Context // done when nobody is held any more
 	endHeld context.CancelCauseFunc
@@ -102,7 +103,6 @@ type Server struct {
 func New(p Pool, cfg Config) *Server {
 	s := &Server{
 		pool:      p,
-		cfg:       cfg,
 		log:       cfg.Log,
 		wires:     newWires(cfg.MaxConnections),
 		left:      make(chan struct{}, 1),
@@ -113,10 +113,35 @@ func New(p Pool, cfg Config) *Server {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	s.short.log, s.limit = s.log, descriptorLimit()
-	s.slots, s.seats = newPlaces(cfg.MaxConnections), newPlaces(cfg.MaxWaiting)
-	s.sources.limit = cfg.Admission.PerSource
+	s.slots, s.seats = new(places), new(places)
+	s.Configure(cfg)
 	s.held, s.endHeld = context.WithCancelCause(context.Background())
 	return s
+}
+
+// Configure changes how the server behaves, at once; Log stays what it was. The
+// connections that exist stay, also if there are more than there may be now, or
+// their clients would be turned away. They are watched for quiet as it was said
+// when they were connected, and count against PerSource only if there was such a
+// limit when they came.
+func (s *Server) Configure(cfg Config) {
+	s.cfg.Store(&cfg)
+	s.slots.setLimit(cfg.MaxConnections)
+	s.seats.setLimit(cfg.MaxWaiting)
+	s.wires.pipes.setLimit(cfg.MaxConnections, descriptorLimit())
+}
+
+// config is how the server behaves now.
+func (s *Server) config() *Config { return s.cfg.Load() }
+
+// Unlisten closes a listener that is served, and Serve returns nil for it. Its
+// connections go on. Clients whom nobody has accepted yet are reset by the kernel,
+// unless somebody else has the listening socket, too.
+func (s *Server) Unlisten(l net.Listener) {
+	s.mu.Lock()
+	delete(s.listeners, l)
+	s.mu.Unlock()
+	l.Close() // what it could report would change nothing
 }
 
 // Drain closes the listeners and resets the clients that wait. Connections

@@ -172,7 +172,7 @@ func (c *conn) blame(err error) {
 		c.patience.postpone()
 		return
 	}
-	c.patience.refused(err, c.srv.cfg.Hold)
+	c.patience.refused(err, c.srv.config().Hold)
 }
 
 // awaitMeans waits until the postponed dial may be tried again. An error means

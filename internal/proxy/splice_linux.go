@@ -37,6 +37,8 @@ const pipesLeast = 4
 // that as many connections as there may be could need under this limit of
 // descriptors.
 func (p *pipes) setLimit(connections, descriptors int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.limit = pipesMost
 	if connections > 0 {
 		left := (descriptors - spareDescriptors - 2*connections) / 2

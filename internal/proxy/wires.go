@@ -43,8 +43,8 @@ func newWires(connections int) *wires {
 		},
 		abort: make(chan struct{}),
 	}
-	w.buffers.New = func() any { return new([bufferSize]byte) }
 	w.pipes.setLimit(connections, descriptorLimit())
+	w.buffers.New = func() any { return new([bufferSize]byte) }
 	return w
 }
 
