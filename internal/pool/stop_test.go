@@ -212,11 +212,24 @@ func (w *world) room(want bool) <-chan struct{} {
 	gone, ok := w.TryStop(pool.ReasonRoom)
 	equal(w.t, "makes room", ok, want)
 	equal(w.t, "says when it is gone", gone != nil, want)
-	if after := w.Snapshot(); !want {
-		equal(w.t, "state", after.State, before.State)
-		equal(w.t, "idle end", after.IdleEnd, before.IdleEnd)
+	if !want {
+		w.asBefore(before)
 	}
 	return gone
+}
+
+// asBefore checks that the life stays what it was before it was asked to go: also
+// its idle end, unless somebody was found, or has come, since then.
+func (w *world) asBefore(before pool.Snapshot) {
+	w.t.Helper()
+	after := w.Snapshot()
+	equal(w.t, "state", after.State, before.State)
+	equal(w.t, "life", after.Gen, before.Gen)
+	if after.IdleSince.IsZero() && !before.IdleSince.IsZero() {
+		equal(w.t, "idle end of a life that is used", after.IdleEnd, time.Time{})
+		return
+	}
+	equal(w.t, "idle end", after.IdleEnd, before.IdleEnd)
 }
 
 var tryStopCells = []cell{
