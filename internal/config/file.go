@@ -42,8 +42,11 @@ const (
 	fileMost     = 1 << 20 // bytes
 	scalarMost   = 1 << 16 // bytes of one value
 	servicesMost = 1000
-	valuesMost   = 100_000 // where a list is used again by an alias, it counts again
+	groupsMost   = 1000
+	amountsMost  = 32      // of one group
+	valuesMost   = 100_000 // and keys; what is used again by an alias counts again
 	problemsMost = 100     // told at once
+	problemsKept = 200     // beyond them problems are only counted
 )
 
 // Load reads and checks the file at path. The error joins one *Problem for each
@@ -101,6 +104,7 @@ type parser struct {
 	dir      string // of the file, absolute; "" if that cannot be told
 	options  Options
 	problems []*Problem
+	more     int             // problems that were not kept
 	told     map[string]bool // by their text
 	places   *places
 	taken    map[uint16]bool // ports that the file speaks of
@@ -112,6 +116,10 @@ type parser struct {
 
 // wrong notes a mistake at a node. what names the thing, "" if the place says it.
 func (p *parser) wrong(n *yaml.Node, what, format string, args ...any) {
+	if len(p.problems) >= problemsKept {
+		p.more++
+		return
+	}
 	v := p.at(n, what)
 	p.note(v, fmt.Errorf(format, args...))
 }
@@ -123,6 +131,13 @@ func (p *parser) note(v Value, err error) {
 
 // keep keeps a problem, once: a default that is wrong is wrong for every service.
 func (p *parser) keep(problem *Problem) {
+	switch {
+	case p.tooMuch() && len(p.problems) > 0:
+		return
+	case len(p.problems) >= problemsKept:
+		p.more++
+		return
+	}
 	problem.Err = &fileError{problem.Err}
 	if text := problem.Error(); !p.told[text] {
 		p.told[text] = true
@@ -139,11 +154,22 @@ func (p *parser) sorted() (all []error) {
 	})
 	for i, problem := range p.problems {
 		if i == problemsMost {
-			return append(all, fmt.Errorf("%s: and %d more", p.name, len(p.problems)-i))
+			return append(all, fmt.Errorf("%s: and %d more", p.name, len(p.problems)-i+p.more))
 		}
 		all = append(all, problem)
 	}
 	return all
+}
+
+// tooMuch is true once so much was read that the rest does not matter.
+func (p *parser) tooMuch() bool { return p.values > valuesMost }
+
+// closest is Closest, as long as not so much is wrong that nobody reads it.
+func (p *parser) closest(word string, known []string) string {
+	if len(p.problems) >= problemsKept {
+		return ""
+	}
+	return Closest(word, known)
 }
 
 // at is a value that stands at a node, with no text yet.

@@ -112,17 +112,14 @@ func (p *parser) portOf(t Text) {
 	}
 }
 
-var (
-	aNumber   = regexp.MustCompile(`[0-9]+`)
-	aVariable = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
-)
+var aVariable = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
 
 // portsIn are the numbers in a file and in the variables that it takes. A free port
 // is none of them: whatever they are there for, it is not to be in their way.
 func (p *parser) portsIn(text string) map[uint16]bool {
 	ports := map[uint16]bool{}
 	add := func(text string) {
-		for _, number := range aNumber.FindAllString(text, -1) {
+		for number := range strings.FieldsFuncSeq(text, func(r rune) bool { return r < '0' || r > '9' }) {
 			if n, err := strconv.ParseUint(number, 10, 16); err == nil {
 				ports[uint16(n)] = true
 			}
@@ -153,12 +150,15 @@ func (e *fileError) Error() string {
 	if args, ok := errors.AsType[*argsError](e.err); ok {
 		text = strings.Replace(text, args.Error(), args.inFile(), 1)
 	}
-	text = inFileWords(text)
+	text = aLongWord.ReplaceAllStringFunc(inFileWords(text), excerpt)
 	if len(text) > most {
 		text = strings.ToValidUTF8(text[:most/2], "") + " … " + strings.ToValidUTF8(text[len(text)-most/2:], "")
 	}
 	return text
 }
+
+// aLongWord is one that nobody reads to its end.
+var aLongWord = regexp.MustCompile(`[^\s"]{400,}`)
 
 // aFlag is a setting in words of the command line, with its value.
 var aFlag = regexp.MustCompile(`--([a-z][a-z-]*)( (?:auto|copy|direct|inherit|listen|dial|notify|data|close|ignore|[0-9]+m)\b)?`)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"math/big"
 	"slices"
 	"strings"
 
@@ -28,9 +29,16 @@ func (p *parser) groups(n *yaml.Node) (all []Group) {
 		p.groupsBroken = true
 		return nil
 	}
+	if len(m.all) > groupsMost {
+		p.wrong(n, "groups", "has %d groups: write at most %d", len(m.all), groupsMost)
+		m.all = m.all[:groupsMost]
+	}
 	for _, e := range m.all {
 		if err := checkName(e.key.Value); err != nil {
 			p.wrong(e.key, "groups", "%w", err)
+		}
+		if p.tooMuch() {
+			break
 		}
 		before := len(p.problems)
 		b := p.group(e.key, e.value)
@@ -50,6 +58,10 @@ func (p *parser) group(key, n *yaml.Node) budget {
 		return b
 	}
 	wait := Value{Text: DefaultGroupWait}
+	if most := amountsMost + len(names(groupKey)); len(m.all) > most {
+		p.wrong(n, what, "has %d keys: write at most %d", len(m.all), most)
+		m.all = m.all[:most]
+	}
 	for _, e := range m.all {
 		at := slot{what: what + "." + excerpt(e.key.Value)}
 		v := p.scalar(e.value, at)
@@ -81,7 +93,7 @@ func (p *parser) unlessBroken(v Value, err error) {
 
 // amount reads how much there is of something that people named.
 func (p *parser) amount(b *budget, key *yaml.Node, v Value) {
-	if near := Closest(key.Value, names(groupKey)); near != "" {
+	if near := p.closest(key.Value, names(groupKey)); near != "" {
 		p.wrong(key, "", "%q looks like %s: write that, or give the resource another name", "groups."+b.Name+"."+key.Value, near)
 		return
 	}
@@ -102,8 +114,8 @@ func (p *parser) amount(b *budget, key *yaml.Node, v Value) {
 }
 
 // relations checks what services say of each other and of groups.
-func (p *parser) relations(all []draft) {
-	byName := map[string]draft{}
+func (p *parser) relations(all []*draft) {
+	byName := map[string]*draft{}
 	for _, d := range all {
 		byName[d.Name] = d
 	}
@@ -115,24 +127,32 @@ func (p *parser) relations(all []draft) {
 	for _, d := range all {
 		p.usesOf(d, budgets)
 		for _, v := range d.others() {
-			if _, has := byName[v.Text]; !has && !v.broken {
-				p.note(v, unknownName(v.Text, "service", known))
+			if byName[v.Text] == nil && !v.broken {
+				p.note(v, p.unknownName(v.Text, "service", known))
 			}
 		}
 	}
-	w := walker{p: p, byName: byName, state: map[string]int{}}
+	w := walker{p: p, byName: byName, all: all, state: map[string]int{}, closures: map[string]*big.Int{}}
+	for i, d := range all {
+		w.closures[d.Name] = new(big.Int).SetBit(new(big.Int), i, 1)
+	}
 	for _, d := range all {
 		w.visit(d.Name)
+	}
+	if w.circle || len(budgets) == 0 {
+		return
+	}
+	for _, d := range all {
 		p.fits(d, w.closure(d.Name), budgets)
 	}
 }
 
 // others are the names of other services that one gives.
-func (d draft) others() []Value { return slices.Concat(d.text.Needs, d.text.Wake) }
+func (d *draft) others() []Value { return slices.Concat(d.text.Needs, d.text.Wake) }
 
-func unknownName(name, kind string, known []string) error {
+func (p *parser) unknownName(name, kind string, known []string) error {
 	const most = 10
-	near := Closest(name, known)
+	near := p.closest(name, known)
 	switch {
 	case near != "":
 		return fmt.Errorf("%q is no %s of this file: did you mean %s?", excerpt(name), kind, near)
@@ -145,13 +165,13 @@ func unknownName(name, kind string, known []string) error {
 }
 
 // usesOf checks a service's part of its group's budget.
-func (p *parser) usesOf(d draft, budgets map[string]budget) {
+func (p *parser) usesOf(d *draft, budgets map[string]budget) {
 	if d.Group == "" || d.text.Group.broken || p.groupsBroken {
 		return
 	}
 	b, known := budgets[d.Group]
 	if !known {
-		err := unknownName(d.Group, "group", slices.Sorted(maps.Keys(budgets)))
+		err := p.unknownName(d.Group, "group", slices.Sorted(maps.Keys(budgets)))
 		if len(budgets) == 0 {
 			err = fmt.Errorf("%q is no group of this file, which has none: write groups: {%s: {children: 1}}", excerpt(d.Group), excerpt(d.Group))
 		}
@@ -173,7 +193,7 @@ func (p *parser) usesOne(b budget, v Value, resource string, q Quantity) {
 	switch {
 	case b.broken:
 	case !known:
-		p.note(v, unknownName(resource, "amount of group "+b.Name, slices.Sorted(maps.Keys(b.amounts))))
+		p.note(v, p.unknownName(resource, "amount of group "+b.Name, slices.Sorted(maps.Keys(b.amounts))))
 	case q.N != 0 && q.Bytes != has.Bytes && has.Bytes:
 		p.note(v, fmt.Errorf("%d has no unit, but group %s has %s of %s: write for example %dGiB", q.N, b.Name, has, resource, max(1, min(q.N, 1024))))
 	case q.N != 0 && q.Bytes != has.Bytes:
@@ -185,11 +205,11 @@ func (p *parser) usesOne(b budget, v Value, resource string, q Quantity) {
 
 // fits checks that a service can be awake together with all that it wakes and
 // needs.
-func (p *parser) fits(d draft, together []draft, budgets map[string]budget) {
+func (p *parser) fits(d *draft, together []*draft, budgets map[string]budget) {
 	if len(together) < 2 {
 		return
 	}
-	members := map[string][]draft{}
+	members := map[string][]*draft{}
 	for _, one := range together {
 		members[one.Group] = append(members[one.Group], one)
 	}
@@ -205,7 +225,7 @@ func (p *parser) fits(d draft, together []draft, budgets map[string]budget) {
 }
 
 // over says what of a budget is exceeded, "" if nothing is.
-func (b budget) over(members []draft) string {
+func (b budget) over(members []*draft) string {
 	if b.Children > 0 && len(members) > b.Children {
 		return fmt.Sprintf("group %s has room for %d", b.Name, b.Children)
 	}
@@ -224,8 +244,10 @@ func (b budget) over(members []draft) string {
 	return ""
 }
 
-func listed(all []draft) string {
+// listed are services in the order of their names.
+func listed(all []*draft) string {
 	const most = 10
+	all = slices.SortedFunc(slices.Values(all), func(a, b *draft) int { return cmp.Compare(a.Name, b.Name) })
 	var words []string
 	for i, d := range all {
 		if i == most {
@@ -240,49 +262,46 @@ func listed(all []draft) string {
 
 // walker follows what services wake and need.
 type walker struct {
-	p      *parser
-	byName map[string]draft
-	state  map[string]int // 1 = on the way, 2 = done
-	way    []string
+	p        *parser
+	byName   map[string]*draft
+	all      []*draft
+	state    map[string]int      // 1 = on the way, 2 = done
+	closures map[string]*big.Int // of those that are done, as bits of their places in all
+	way      []string
+	circle   bool // there is one, and closures are not whole
 }
 
-// visit goes on from a service and tells of every way that leads back.
+// visit goes on from a service and tells of a way that leads back.
 func (w *walker) visit(name string) {
 	if w.state[name] != 0 {
 		return
 	}
 	w.state[name] = 1
 	w.way = append(w.way, name)
-	d := w.byName[name]
-	for _, v := range d.others() {
-		_, known := w.byName[v.Text]
+	told := false
+	for _, v := range w.byName[name].others() {
 		switch {
-		case !known || v.Text == name: // told, or a default of all
-		case w.state[v.Text] == 1:
+		case w.byName[v.Text] == nil || v.Text == name: // told, or a default of all
+		case w.state[v.Text] != 1:
+			w.visit(v.Text)
+			w.closures[name].Or(w.closures[name], w.closures[v.Text])
+		case !told:
+			told, w.circle = true, true
 			circle := append(slices.Clone(w.way[slices.Index(w.way, v.Text):]), v.Text)
 			w.p.note(v, fmt.Errorf("%s leads back to itself (%s): leave one of them out", excerpt(v.Text), excerpt(strings.Join(circle, " → "))))
-		default:
-			w.visit(v.Text)
 		}
 	}
 	w.way = w.way[:len(w.way)-1]
 	w.state[name] = 2
 }
 
-// closure is a service with all that is awake because of it, in the order of
-// their names.
-func (w *walker) closure(name string) (all []draft) {
-	seen := map[string]bool{name: true}
-	for next := []string{name}; len(next) > 0; {
-		d := w.byName[next[0]]
-		next, all = next[1:], append(all, d)
-		for _, v := range d.others() {
-			if _, known := w.byName[v.Text]; known && !seen[v.Text] {
-				seen[v.Text] = true
-				next = append(next, v.Text)
-			}
+// closure is a service with all that is awake because of it.
+func (w *walker) closure(name string) (all []*draft) {
+	bits := w.closures[name]
+	for i := int(bits.TrailingZeroBits()); i < bits.BitLen(); i++ {
+		if bits.Bit(i) == 1 {
+			all = append(all, w.all[i])
 		}
 	}
-	slices.SortFunc(all, func(a, b draft) int { return cmp.Compare(a.Name, b.Name) })
 	return all
 }

@@ -58,7 +58,7 @@ func (p *parser) mapping(n *yaml.Node, what, right string) (m entries, ok bool) 
 		return m, false
 	}
 	m.byKey = map[string]*yaml.Node{}
-	for i := 0; i+1 < len(target.Content); i += 2 {
+	for i := 0; i+1 < len(target.Content) && p.count(target); i += 2 {
 		key, value := resolve(target.Content[i]), target.Content[i+1]
 		switch {
 		case key.Kind != yaml.ScalarNode:
@@ -125,16 +125,17 @@ func excerpt(s string) string {
 
 // unknown tells of keys that nobody knows.
 func (p *parser) unknown(m entries, known []string, prefix string) {
+	all := strings.Join(known, ", ")
 	for _, e := range m.all {
 		word := e.key.Value
-		switch near := Closest(word, known); {
+		switch near := p.closest(word, known); {
 		case slices.Contains(known, word):
 		case word == "<<":
 			p.wrong(e.key, prefix+"<<", "is not supported: what services share goes into defaults")
 		case near != "":
 			p.wrong(e.key, "", "%q is no setting: did you mean %s?", prefix+excerpt(word), near)
 		default:
-			p.wrong(e.key, "", "%q is no setting: there are %s", prefix+excerpt(word), strings.Join(known, ", "))
+			p.wrong(e.key, "", "%q is no setting: there are %s", prefix+excerpt(word), all)
 		}
 	}
 }
@@ -143,9 +144,10 @@ func (p *parser) unknown(m entries, known []string, prefix string) {
 func (p *parser) count(n *yaml.Node) bool {
 	p.values++
 	if p.values == valuesMost+1 {
+		p.problems, p.more = nil, 0 // this is all that counts: see keep
 		p.wrong(n, "", "is more than %d values, those of aliases counted each time: write less", valuesMost)
 	}
-	return p.values <= valuesMost
+	return !p.tooMuch()
 }
 
 // scalar reads one value.
@@ -187,7 +189,7 @@ func (p *parser) list(n *yaml.Node, to slot) (all []Value) {
 	for i, one := range target.Content {
 		to.what = fmt.Sprintf("%s[%d]", what, i)
 		all = append(all, p.scalar(one, to))
-		if p.values > valuesMost {
+		if p.tooMuch() {
 			break
 		}
 	}
@@ -210,7 +212,7 @@ func (p *parser) pairs(n *yaml.Node, to slot) (all []Value) {
 		v := p.scalar(e.value, to)
 		v.Text = e.key.Value + "=" + v.Text
 		all = append(all, v)
-		if p.values > valuesMost {
+		if p.tooMuch() {
 			break
 		}
 	}

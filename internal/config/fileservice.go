@@ -49,13 +49,16 @@ func (p *parser) services(n *yaml.Node, defaults entries, admin Value) (all []Se
 		p.wrong(n, "services", "has %d services: write at most %d", len(m.all), servicesMost)
 		return nil
 	}
-	var drafts []draft
+	var drafts []*draft
 	for _, e := range m.all {
 		if err := checkName(e.key.Value); err != nil {
 			p.wrong(e.key, "services", "%w", err)
 		}
 		if d, ok := p.service(e.key, e.value, defaults); ok {
 			drafts = append(drafts, d)
+		}
+		if p.tooMuch() {
+			return nil
 		}
 	}
 	p.unused(defaults, m)
@@ -71,11 +74,11 @@ func (p *parser) services(n *yaml.Node, defaults entries, admin Value) (all []Se
 }
 
 // service reads and checks one. ok is false if there is nothing to read.
-func (p *parser) service(key, n *yaml.Node, defaults entries) (d draft, ok bool) {
+func (p *parser) service(key, n *yaml.Node, defaults entries) (d *draft, ok bool) {
 	what := "services." + excerpt(key.Value)
 	m, ok := p.mapping(n, what, "dest: ADDR, exec: PROGRAM and what else is to be set")
 	if !ok {
-		return draft{}, false
+		return nil, false
 	}
 	p.unknown(m, names(serviceKey), what+".")
 	text := p.text(key.Value, n, m, defaults)
@@ -83,7 +86,7 @@ func (p *parser) service(key, n *yaml.Node, defaults entries) (d draft, ok bool)
 	for _, err := range problems {
 		p.keep(asProblem(err))
 	}
-	return draft{s, text}, true
+	return &draft{s, text}, true
 }
 
 func asProblem(err error) *Problem {

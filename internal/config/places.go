@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -28,6 +29,7 @@ var lookup = net.DefaultResolver.LookupNetIP
 type places struct {
 	hosts map[string][]netip.Addr
 	files map[string]file
+	ours  []netip.Addr  // addresses of this machine, nil before they were asked for
 	spent time.Duration // on lookups
 }
 
@@ -73,7 +75,7 @@ func (p *places) checkLocal(dest Addr, ready Ready) error {
 		return nil
 	}
 	ips := p.addresses(dest.Host)
-	if len(ips) == 0 || slices.ContainsFunc(ips, isOurs) {
+	if len(ips) == 0 || slices.ContainsFunc(ips, p.isOurs) {
 		return nil
 	}
 	return fmt.Errorf("%s is not on this machine, where --ready listen could see it: write --ready dial", dest)
@@ -93,18 +95,18 @@ func (p *places) same(bind, dest Addr) bool {
 	if bind.Host != "" && strings.EqualFold(bind.Host, dest.Host) {
 		return true
 	}
-	return reaches(p.addresses(bind.Host), p.addresses(dest.Host))
+	return p.reaches(p.addresses(bind.Host), p.addresses(dest.Host))
 }
 
 // reaches is true when one of the addresses of dest belongs to a listener on
 // one of those of bind.
-func reaches(bind, dest []netip.Addr) bool {
+func (p *places) reaches(bind, dest []netip.Addr) bool {
 	for _, b := range bind {
 		for _, d := range dest {
 			switch {
 			case sameIP(b, d):
 				return true
-			case b.IsUnspecified() && (b.Is6() || d.Is4()) && (d.IsUnspecified() || isOurs(d)):
+			case b.IsUnspecified() && (b.Is6() || d.Is4()) && (d.IsUnspecified() || p.isOurs(d)):
 				return true
 			}
 		}
@@ -127,11 +129,24 @@ func (p *places) addresses(host string) []netip.Addr {
 	if host == "" {
 		return []netip.Addr{netip.IPv6Unspecified()}
 	}
+	if known, asked := p.hosts[host]; asked {
+		return known
+	}
+	ips := p.ask(host)
+	if p.hosts == nil {
+		p.hosts = map[string][]netip.Addr{}
+	}
+	p.hosts[host] = ips
+	return ips
+}
+
+// ask resolves a host that was not asked for before.
+func (p *places) ask(host string) []netip.Addr {
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{ip.Unmap()}
 	}
-	if known, asked := p.hosts[host]; asked || p.spent > lookupsTimeout {
-		return known
+	if p.spent > lookupsTimeout {
+		return nil
 	}
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
@@ -144,30 +159,35 @@ func (p *places) addresses(host string) []netip.Addr {
 		ips[i] = ips[i].Unmap()
 	}
 	p.spent += time.Since(began)
-	if p.hosts == nil {
-		p.hosts = map[string][]netip.Addr{}
-	}
-	p.hosts[host] = ips
 	return ips
 }
 
 // isOurs is true for addresses of this machine.
-func isOurs(ip netip.Addr) bool {
+func (p *places) isOurs(ip netip.Addr) bool {
 	if ip.IsLoopback() {
 		return true
 	}
+	if p.ours == nil {
+		p.ours = interfaceAddresses()
+	}
+	return slices.Contains(p.ours, ip.WithZone(""))
+}
+
+// interfaceAddresses are those of the machine's interfaces; not nil.
+func interfaceAddresses() []netip.Addr {
+	all := []netip.Addr{}
 	list, err := net.InterfaceAddrs()
 	if err != nil {
-		return false
+		return all
 	}
 	for _, a := range list {
 		if n, ok := a.(*net.IPNet); ok {
-			if own, ok := netip.AddrFromSlice(n.IP); ok && own.Unmap() == ip.WithZone("") {
-				return true
+			if own, ok := netip.AddrFromSlice(n.IP); ok {
+				all = append(all, own.Unmap())
 			}
 		}
 	}
-	return false
+	return all
 }
 
 // sameFile compares two paths by what they lead to. Neither has to exist.
@@ -190,6 +210,32 @@ func (p *places) file(path string) file {
 	}
 	p.files[path] = f
 	return f
+}
+
+// near names what an address can have in common with others: two that lead to the
+// same place have one of these words in common, if not each two with such a word
+// lead there. So that each of many need not be compared with each.
+func (p *places) near(a Addr) []string {
+	switch {
+	case a.Network == "unix":
+		f := p.file(a.Path)
+		words := []string{"path " + f.path}
+		if st, ok := sysOf(f.info); ok {
+			words = append(words, fmt.Sprintf("file %d %d", st.Dev, st.Ino))
+		}
+		return words
+	case a.Network == "tcp" && a.Port != 0:
+		return []string{fmt.Sprintf("port %d", a.Port)}
+	}
+	return nil
+}
+
+func sysOf(info os.FileInfo) (*syscall.Stat_t, bool) {
+	if info == nil {
+		return nil, false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return st, ok
 }
 
 // resolved follows the symbolic links of path, or at least those of its

@@ -1,6 +1,9 @@
 package config
 
-import "slices"
+import (
+	"slices"
+	"sync"
+)
 
 // Setting is one thing that can be set, wherever it is written: a flag of the
 // command line, a variable of the environment and a key of a file have the same
@@ -68,8 +71,13 @@ func Settings() []Setting { return within(serviceFlag) }
 func ProgramSettings() []Setting { return within(programFlag) }
 
 // within lists the settings that may be written in a place.
-func within(place scope) []Setting {
-	return slices.DeleteFunc(table(), func(s Setting) bool { return s.scope&place == 0 })
+func within(place scope) (all []Setting) {
+	for _, s := range table() {
+		if s.scope&place != 0 {
+			all = append(all, s)
+		}
+	}
+	return all
 }
 
 // names lists what may be written in a place.
@@ -82,17 +90,18 @@ func names(place scope) (all []string) {
 
 // find returns the setting of a name that may be written in a place.
 func find(place scope, name string) (Setting, bool) {
-	all := within(place)
-	i := slices.IndexFunc(all, func(s Setting) bool { return s.Name == name })
-	if i < 0 {
-		return Setting{}, false
+	for _, s := range table() {
+		if s.scope&place != 0 && s.Name == name {
+			return s, true
+		}
 	}
-	return all[i], true
+	return Setting{}, false
 }
 
-func table() []Setting {
+// table is all settings. It is not to be changed.
+var table = sync.OnceValue(func() []Setting {
 	return slices.Concat(childSettings(), controlSettings(), fileSettings(), programSettings())
-}
+})
 
 func once(where scope, name string, kind Kind, arg, def, usage string, to func(*Text) *Value) Setting {
 	return Setting{Name: name, Arg: arg, Default: def, Usage: usage, Kind: kind, scope: where, value: to}
