@@ -23,6 +23,11 @@ func (t *transition) carryOut(wanted []config.Service) {
 		}
 	}
 	t.enter(wanted)
+	for _, name := range t.kept {
+		if v := t.p.service(name); v != nil {
+			v.reshare(wanted[named(wanted, name)].MaxConnections)
+		}
+	}
 	for _, v := range t.ready {
 		v.start()
 	}
@@ -148,6 +153,17 @@ func (v *service) adapt(c changed, at *binding) {
 	v.log.Info(msgChanged, "takes_effect", c.when())
 	if at != nil {
 		v.move(at)
+	}
+}
+
+// reshare gives the service another share of the connections that the program
+// can hold.
+func (v *service) reshare(most int) {
+	cfg := *v.config()
+	if cfg.MaxConnections != most {
+		cfg.MaxConnections = most
+		v.cfg.Store(&cfg)
+		v.tune()
 	}
 }
 

@@ -41,6 +41,9 @@ func ofProxy(s config.Service) config.Service {
 	s.Exec, s.Path, s.Args, s.Workdir, s.Env, s.User = "", "", nil, "", nil, nil
 	s.Dest, s.Ready, s.ProxyProtocol = config.Addr{}, config.Ready{}, ""
 	s.Bind, s.BytePath, s.NotDirect = config.Addr{}, "", ""
+	if s.Share { // it changes with the number of services, which is no change of this one
+		s.MaxConnections = 0
+	}
 	return s
 }
 

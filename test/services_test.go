@@ -152,16 +152,3 @@ func TestServices_CheckAndRunAgree(t *testing.T) {
 	p.ends(prompt)
 	p.shows(right + " is right: 1 service")
 }
-
-// SIGHUP stops nobody who runs from a file.
-func TestServices_HangupIsNoStop(t *testing.T) {
-	t.Parallel()
-	file := configFile(t, fmt.Sprintf(`services: {db: {bind: "127.0.0.1:0", dest: "127.0.0.1:{port}", exec: %s, args: [role, echo, "127.0.0.1:{port}"]}}`, self))
-	const msg = "the configuration is not read again while tiproxy runs"
-	p := run(t, setup{line: []string{binary, "run", "--config", file}, allow: []string{msg}})
-	c := dial(t, host(), p.address())
-	mustAsk(t, c, "hello")
-	p.signal(syscall.SIGHUP)
-	p.expect(msg)
-	mustAsk(t, c, "still here")
-}

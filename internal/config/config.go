@@ -46,7 +46,8 @@ type Service struct {
 	StopSignal   syscall.Signal
 	DrainTimeout time.Duration // how long connections may finish at the end; 0 = no waiting
 
-	MaxConnections int // connections held at once, at least 1
+	MaxConnections int  // connections held at once, at least 1
+	Share          bool // MaxConnections is a share of what the program can hold, as nobody has written it
 	Ready          Ready
 
 	BytePath  BytePath

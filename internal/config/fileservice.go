@@ -66,7 +66,7 @@ func (p *parser) services(n *yaml.Node, defaults entries, admin Value) (all []Se
 	p.relations(drafts)
 	for _, d := range drafts {
 		if !d.text.MaxConnections.Given { // they share the program's descriptors
-			d.MaxConnections = max(1, d.MaxConnections/len(drafts))
+			d.MaxConnections, d.Share = max(1, d.MaxConnections/len(drafts)), true
 		}
 		all = append(all, d.Service)
 	}
