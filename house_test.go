@@ -21,8 +21,9 @@ const module = "tiproxy"
 // arrows says which packages of ours a package may import. Imports point
 // inwards: a room that knows fewer others can be read, tested and replaced alone.
 var arrows = map[string][]string{
-	"":                       {"internal/admin", "internal/config", "internal/direct", "internal/metrics", "internal/output", "internal/pool", "internal/probe", "internal/process", "internal/proxy", "internal/stdio"},
+	"":                       {"internal/admin", "internal/budget", "internal/config", "internal/direct", "internal/metrics", "internal/output", "internal/pool", "internal/probe", "internal/process", "internal/proxy", "internal/stdio"},
 	"internal/admin":         {},
+	"internal/budget":        {"internal/pool"},
 	"internal/config":        {},
 	"internal/direct":        {},
 	"internal/metrics":       {},
@@ -42,6 +43,7 @@ var arrows = map[string][]string{
 
 var arrowReasons = map[string]string{
 	"internal/admin":         "whoever asks about the proxy must not be able to change it: it is handed what it may say",
+	"internal/budget":        "room is shared out among pools: what they run, and who their clients are, is not known here",
 	"internal/config":        "settings are checked values: they describe, they start and open nothing",
 	"internal/direct":        "the kernel is told where to lead clients; who the child is and when it is stopped is decided elsewhere",
 	"internal/metrics":       "numbers are shown as they are handed over: who counts them is not known here",
