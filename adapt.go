@@ -23,6 +23,7 @@ func (t *transition) carryOut(wanted []config.Service) {
 		}
 	}
 	t.enter(wanted)
+	t.p.share()
 	for _, name := range t.kept {
 		if v := t.p.service(name); v != nil {
 			v.reshare(wanted[named(wanted, name)].MaxConnections)
@@ -116,6 +117,7 @@ func (p *program) arrive(a *arrival) {
 		p.log.Error("a service cannot begin", "service", a.cfg.Name, "err", err, "hint", "it is tried again with the next reload")
 		return
 	}
+	p.share()
 	v.start()
 }
 

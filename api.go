@@ -21,8 +21,11 @@ type api struct{ p *program }
 // Services implements admin.Services.
 func (a api) Services() []admin.Service {
 	var all []admin.Service
+	queued := a.p.queued()
 	for _, v := range a.p.services() {
-		all = append(all, v.show())
+		s := v.show()
+		s.Waiting += queued[s.Name]
+		all = append(all, s)
 	}
 	slices.SortFunc(all, func(x, y admin.Service) int { return cmp.Compare(x.Name, y.Name) })
 	return all
@@ -109,9 +112,6 @@ func (a api) Ready() error {
 	return errors.Join(errs...)
 }
 
-// Groups implements admin.Program.
-func (a api) Groups() []admin.Group { return nil }
-
 // Reload implements admin.Program.
 func (a api) Reload(ctx context.Context) (admin.Reloaded, error) {
 	did, err := a.p.reload(ctx)
@@ -180,11 +180,11 @@ func (v *service) way() string {
 
 // wake starts the child as a client does, and waits until it is ready.
 func (v *service) wake(ctx context.Context) error {
-	lease, err := v.pool.Keep(ctx, pool.Caller{Name: "tiproxy start"})
+	lease, err := v.member.Keep(ctx, pool.Caller{Name: "tiproxy start"})
 	if err != nil {
 		return err
 	}
-	v.pool.Put(lease)
+	v.member.Put(lease)
 	return nil
 }
 

@@ -64,7 +64,7 @@ func readFile(path string, ports takenPorts) (options, error) {
 	if err != nil {
 		return options{}, &usageError{err}
 	}
-	o := options{services: f.Services, file: path, ports: ports}
+	o := options{services: f.Services, groups: f.Groups, file: path, ports: ports}
 	var errs []error
 	o.admin, err = adminOf(f)
 	errs = append(errs, split(err)...)

@@ -41,11 +41,11 @@ func (v *service) serveHeir(ctx context.Context) {
 // wakeHeir starts the child, or waits for the one that is there. Whom it has to
 // stay awake for is found out by looking: see pool.Hidden.
 func (v *service) wakeHeir(ctx context.Context) (over <-chan struct{}, err error) {
-	lease, err := v.pool.Get(ctx, pool.Caller{Name: "a client who waits"})
+	lease, err := v.member.Get(ctx, pool.Caller{Name: "a client who waits"})
 	if err != nil {
 		return nil, err
 	}
-	defer v.pool.Put(lease)
+	defer v.member.Put(lease)
 	return lease.Done(), nil
 }
 

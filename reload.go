@@ -34,7 +34,7 @@ type reloadAnswer struct {
 // reload reads the file again and has the services be what it says. Any error but
 // ctx's means that nothing has changed.
 func (p *program) reload(ctx context.Context) (reloaded, error) {
-	if p.options.file == "" {
+	if p.file == "" {
 		return reloaded{}, errNoFile
 	}
 	order := reloadOrder{make(chan reloadAnswer, 1)}
@@ -111,9 +111,9 @@ func (p *program) readAgain() (reloaded, error) {
 	}
 	p.warnFixed(o)
 	t.warn()
-	t.carryOut(o.services)
 	o.admin, o.format = p.options.admin, p.options.format
 	p.options = o
+	t.carryOut(o.services)
 	o.ports.keep(o.services)
 	return t.summary(), nil
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tiproxy/internal/admin"
+	"tiproxy/internal/budget"
 	"tiproxy/internal/config"
 	"tiproxy/internal/metrics"
 	"tiproxy/internal/process"
@@ -34,10 +35,12 @@ type program struct {
 	lines    *lines        // in front of err
 	signals  *signals
 	started  time.Time
+	file     string // that the services come from, "" if from the command line
 	adminAt  adminPlace
 	admin    adminRoom
 	journal  *admin.Journal // of what is told to who asks, nil if nobody may
 	host     *process.Host
+	ledger   *budget.Ledger    // of room
 	exporter *metrics.Exporter // nil unless somebody may ask for it
 	several  atomic.Bool       // there is more than one service
 
@@ -61,7 +64,7 @@ type program struct {
 // go on; it is nil after a stop that was asked for.
 func run(o options) error {
 	p := &program{
-		options: o, adminAt: o.admin, signals: catchSignals(), started: time.Now(),
+		options: o, file: o.file, adminAt: o.admin, signals: catchSignals(), started: time.Now(),
 		failures: make(chan failure), reloads: make(chan reloadOrder), hangups: make(chan struct{}, 1),
 		left: make(chan struct{}, 1), over: make(chan struct{}),
 	}
@@ -78,6 +81,7 @@ func run(o options) error {
 	} else {
 		p.log = newLogger(p.lines, o.format, o.level, onTerminal(os.Stderr))
 	}
+	p.ledger = budget.New(p.log)
 	return p.main(o.unknown)
 }
 
@@ -195,6 +199,7 @@ func (p *program) open() (err error) {
 			return err
 		}
 	}
+	p.share()
 	if err := p.startAdmin(); err != nil {
 		p.host.Close()
 		return err
@@ -215,6 +220,7 @@ func (p *program) stop(key, why string) {
 	p.admin.stopping.Store(true)
 	p.journal.Tell(admin.Event{Kind: admin.KindStopping, Reason: why})
 	close(p.over)
+	p.ledger.Close()
 	for _, a := range p.arrivals {
 		a.close()
 	}

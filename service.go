@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"tiproxy/internal/admin"
+	"tiproxy/internal/budget"
 	"tiproxy/internal/config"
 	"tiproxy/internal/direct"
 	"tiproxy/internal/metrics"
@@ -42,9 +43,11 @@ type service struct {
 	bound    atomic.Pointer[binding]
 	direct   *direct.Path      // nil on the copy path
 	heir     *direct.Inherited // nil unless the child inherits the listener; direct is then part of it
+	ledger   *budget.Ledger    // shared by all services
 	pool     *pool.Pool
-	next     starter    // whom the next start starts
-	tuning   sync.Mutex // held while the server is told what has changed
+	member   *budget.Member // the way to pool for who may have to wait for room
+	next     starter        // whom the next start starts
+	tuning   sync.Mutex     // held while the server is told what has changed
 	server   *proxy.Server
 	endServe context.CancelFunc
 	served   chan struct{} // closed when serveHeir has ended
@@ -75,7 +78,7 @@ func (v *service) lived() *config.Service {
 func (p *program) newService(cfg config.Service) *service {
 	v := &service{
 		name: cfg.Name, log: p.log, out: p.out, err: (*pieces)(p.lines), since: time.Now(), journal: p.journal,
-		fails: p.noteFailure, gone: make(chan struct{}),
+		ledger: p.ledger, fails: p.noteFailure, gone: make(chan struct{}),
 	}
 	v.cfg.Store(&cfg)
 	if p.exporter != nil {
@@ -91,9 +94,9 @@ func (p *program) newService(cfg config.Service) *service {
 		v.record()
 	}
 	v.holds.keep = func(ctx context.Context) (*pool.Lease, error) {
-		return v.pool.Keep(ctx, pool.Caller{Name: "tiproxy hold"})
+		return v.member.Keep(ctx, pool.Caller{Name: "tiproxy hold"})
 	}
-	v.holds.put = func(l *pool.Lease) { v.pool.Put(l) }
+	v.holds.put = func(l *pool.Lease) { v.member.Put(l) }
 	v.holds.told = v.toldHold
 	return v
 }
@@ -115,6 +118,7 @@ func (v *service) open(host *process.Host) error {
 		return v.named(err)
 	}
 	v.pool = pool.New(v.newStarter(), v.poolConfig())
+	v.member = v.ledger.Join(v.name, v.pool)
 	v.server = proxy.New(v.pool, v.proxyConfig())
 	return nil
 }

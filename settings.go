@@ -43,8 +43,9 @@ func settings() []setting {
 // options is a command line that was found right.
 type options struct {
 	services []config.Service // one at least
-	file     string           // they come from, "" for the command line
-	ports    takenPorts       // that the file left open
+	groups   []config.Group
+	file     string     // they come from, "" for the command line
+	ports    takenPorts // that the file left open
 	admin    adminPlace
 	format   logFormat
 	level    slog.Level

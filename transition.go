@@ -254,6 +254,7 @@ func (t *transition) undo() {
 			a.socket.forget()
 		}
 	}
+	t.p.share()
 }
 
 // ofAnother reports whether a's address is still that of an arrival before.

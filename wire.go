@@ -179,6 +179,7 @@ func (v *service) poolConfig() pool.Config {
 	cfg := pool.Config{
 		Idle: s.Idle, MinUptime: s.MinUptime, StartTimeout: s.StartTimeout,
 		WakeRate: pool.Rate{N: s.WakeRate.N, Per: s.WakeRate.Per},
+		Vacated:  v.ledger.Vacated(),
 		Notify:   v.logEvent,
 	}
 	if v.direct != nil {
