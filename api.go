@@ -133,12 +133,13 @@ func (a api) Reload(ctx context.Context) (admin.Reloaded, error) {
 // show is a service as people see it.
 func (v *service) show() admin.Service {
 	cfg := v.config()
-	s, past, ended := v.pool.Snapshot(), v.pool.History(), v.server.Stats()
+	s, past := v.pool.Snapshot(), v.pool.History()
+	up, down := v.server.Carried()
 	out := admin.Service{
 		Name: v.name, State: s.State.String(), Since: s.Since, Bind: v.bound.Load().address(), Dest: cfg.Dest.String(), Group: cfg.Group,
 		Program: filepath.Base(cfg.Path), Path: v.way(),
 		Connections: v.connections(), Waiting: s.Waiting, Resting: s.Resting,
-		Served: s.Granted, Starts: s.Starts, Failures: s.Failures, BytesUp: ended.BytesUp, BytesDown: ended.BytesDown,
+		Served: s.Granted, Starts: s.Starts, Failures: s.Failures, BytesUp: up, BytesDown: down,
 		LastError: v.lastError.Load(), Draining: string(s.Parting), HeldUntil: v.holds.until(), IdleDeadline: s.IdleEnd, CountingSince: v.since,
 		Seconds: admin.InState{
 			Closed: admin.InSeconds(s.InState[pool.Closed]), Starting: admin.InSeconds(s.InState[pool.Starting]),
@@ -197,6 +198,13 @@ func (v *service) sleep() {
 	v.pool.Stop(drain, pool.ReasonAsked)
 }
 
-// conns are the connections that can be listed, the oldest first: none as long
-// as the proxy only counts them.
-func (v *service) conns() []admin.Connection { return nil }
+// conns are the connections that can be listed, the oldest first. Those that the
+// kernel leads to the child by itself are only counted.
+func (v *service) conns() (all []admin.Connection) {
+	for _, c := range v.server.Conns() {
+		all = append(all, admin.Connection{
+			Peer: c.Client, Since: c.Since, Waiting: c.Waiting, Resting: c.Resting, BytesUp: c.Up, BytesDown: c.Down,
+		})
+	}
+	return all
+}

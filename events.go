@@ -39,7 +39,7 @@ const (
 // logEvent writes what happened to the child. It is the pool's Notify: the
 // writers behind the logger never block.
 func (v *service) logEvent(ev pool.Event) {
-	v.member.Event(ev)
+	defer v.member.Event(ev) // behind the line, so that whoever gets room by it is told of later
 	attrs := []slog.Attr{slog.Uint64("life", ev.Gen)}
 	if life, ok := ev.Life.(interface{ Pid() int }); ok {
 		attrs = append(attrs, slog.Int("pid", life.Pid()))

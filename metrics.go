@@ -44,9 +44,10 @@ func (c *counted) Reloads() metrics.Reloads {
 // counted is what the rooms of one service count.
 func (v *service) counted() metrics.Service {
 	s, c := v.pool.Snapshot(), v.server.Stats()
+	up, down := v.server.Carried()
 	out := metrics.Service{
 		Name: v.name, State: s.State.String(), InState: map[string]time.Duration{},
-		Active: v.connections(), Waiting: s.Waiting, Up: c.BytesUp, Down: c.BytesDown,
+		Active: v.connections(), Waiting: s.Waiting, Up: up, Down: down,
 		Results: map[string]uint64{
 			"closed": c.Closed, "client_reset": c.ClientReset, "upstream_reset": c.UpstreamReset, "killed": c.Killed,
 			"client_left": c.ClientLeft, "refused": c.Refused, "start_failed": c.StartFailed, "drained": c.Drained,

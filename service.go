@@ -119,7 +119,7 @@ func (v *service) open(host *process.Host) error {
 	}
 	v.pool = pool.New(v.newStarter(), v.poolConfig())
 	v.member = v.ledger.Join(v.name, v.pool)
-	v.server = proxy.New(v.pool, v.proxyConfig())
+	v.server = proxy.New(v.member, v.proxyConfig())
 	return nil
 }
 

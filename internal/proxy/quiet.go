@@ -63,6 +63,9 @@ func (v *vigil) over() {
 	}
 }
 
+// isResting reports whether the connection lets the child sleep.
+func (v *vigil) isResting() bool { return v != nil && v.resting.Load() }
+
 // touch notes that a byte was carried. It is called before the byte is handed
 // on, so that the child is kept for it if it still can be.
 func (v *vigil) touch() {

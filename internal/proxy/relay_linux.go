@@ -47,6 +47,11 @@ func newRelay(w *wires, client, upstream net.Conn, release func(), done func(out
 	return r, nil
 }
 
+// carried is how much was carried so far.
+func (r *relay) carried() (up, down uint64) {
+	return uint64(r.toUp.moved.Load()), uint64(r.toDown.moved.Load())
+}
+
 // start carries the bytes. When both directions are over and the sockets are
 // closed, all but the client's if it is to be tried again, done is called.
 func (r *relay) start() {

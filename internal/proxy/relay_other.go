@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 )
 
 // pipes stands for what only Linux has.
@@ -31,6 +32,8 @@ type relay struct {
 	done       func(outcome)
 	vigil      *vigil // nil unless quiet matters; set before start
 
+	toUp, toDown atomic.Uint64 // bytes carried so far
+
 	// The fields below are guarded by mu.
 	mu     sync.Mutex
 	why    end
@@ -48,6 +51,9 @@ func newRelay(w *wires, client, upstream net.Conn, release func(), done func(out
 	}
 	return &relay{w: w, client: c, up: u, release: release, done: done}, nil
 }
+
+// carried is how much was carried so far.
+func (r *relay) carried() (up, down uint64) { return r.toUp.Load(), r.toDown.Load() }
 
 // start carries the bytes.
 func (r *relay) start() {
@@ -71,7 +77,7 @@ func (r *relay) endQuiet() bool {
 func (r *relay) run() {
 	down := make(chan int64)
 	go r.carryDown(down)
-	up := r.carry(r.up, r.client, endUpstreamReset, endClientReset)
+	up := r.carry(&r.toUp, r.up, r.client, endUpstreamReset, endClientReset)
 	out := outcome{up: up, down: <-down}
 	r.vigil.over()
 	r.release()
@@ -94,7 +100,7 @@ func (r *relay) delivered() bool {
 
 // carryDown carries what comes from the child and tells how much it was.
 func (r *relay) carryDown(total chan<- int64) {
-	n := r.carry(r.client, r.up, endClientReset, endUpstreamReset)
+	n := r.carry(&r.toDown, r.client, r.up, endClientReset, endUpstreamReset)
 	r.mu.Lock()
 	r.served = true
 	r.mu.Unlock()
@@ -103,7 +109,7 @@ func (r *relay) carryDown(total chan<- int64) {
 
 // carry copies from src to dst until the end and passes that on. An error is
 // passed on as a reset of both, for the reason that belongs to the broken side.
-func (r *relay) carry(dst, src stream, dstBroke, srcBroke end) int64 {
+func (r *relay) carry(moved *atomic.Uint64, dst, src stream, dstBroke, srcBroke end) int64 {
 	buf := r.w.buffers.Get().(*[bufferSize]byte)
 	defer r.w.buffers.Put(buf)
 	var total int64
@@ -113,6 +119,7 @@ func (r *relay) carry(dst, src stream, dstBroke, srcBroke end) int64 {
 			r.vigil.touch()
 			wrote, werr := dst.Write(buf[:n])
 			total += int64(wrote)
+			moved.Add(uint64(wrote))
 			if werr != nil {
 				r.breakOff(dstBroke)
 				return total

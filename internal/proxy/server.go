@@ -84,6 +84,7 @@ type Server struct {
 
 	left   chan struct{}
 	counts counters
+	shown  tally
 	trust  trust
 	looks  looks    // at the child, shared
 	short  shortage // of what it takes to dial
