@@ -148,6 +148,9 @@ func (v *service) adapt(c changed, at *binding) {
 		v.pool.SetResource(v.newStarter())
 	}
 	v.pool.Configure(v.poolConfig())
+	if c.old.Logs != c.new.Logs {
+		v.keepLogs(c.new.Logs)
+	}
 	v.tune()
 	if v.direct != nil {
 		v.direct.SetIdle(c.new.Idle)

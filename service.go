@@ -35,6 +35,7 @@ type service struct {
 	out, err io.Writer        // where the child's output goes
 	printed  output.Ring      // what of it is remembered for who asks
 	recorded []*recorder      // in front of out and err, if somebody may ask
+	logFile  logFile          // in place of them, if one is wanted
 	prefixes []*output.Prefix // in front of them, where several services may share them
 	times    metrics.Times    // that nobody else keeps
 	starts   atomic.Uint64    // that ended with a child that was ready
@@ -87,7 +88,7 @@ func (p *program) newService(cfg config.Service) *service {
 	if p.options.file != "" {
 		v.log = p.log.With("service", cfg.Name)
 		stdout, stderr := output.NewPrefix(p.out, cfg.Name), output.NewPrefix(p.lines, cfg.Name)
-		v.out, v.err = &outlet{v.out, stdout, &p.several}, &outlet{v.err, stderr, &p.several}
+		v.out, v.err = &outlet{v.out, stdout, &p.several, &v.logFile}, &outlet{v.err, stderr, &p.several, &v.logFile}
 		v.prefixes = []*output.Prefix{stdout, stderr}
 	}
 	if p.adminAt.at.Network != "" {
@@ -149,6 +150,7 @@ func (v *service) named(err error) error {
 func (v *service) close() {
 	v.stayHeavy()
 	v.closeDirect()
+	v.logFile.replace(nil)
 	if b := v.bound.Load(); b != nil {
 		b.unlink()
 		b.Close()
@@ -157,6 +159,7 @@ func (v *service) close() {
 
 // start begins to serve, and says so.
 func (v *service) start() {
+	v.keepLogs(v.config().Logs)
 	v.startServing()
 	v.logListening()
 	v.noteExposure()

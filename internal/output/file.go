@@ -19,6 +19,8 @@ const (
 	retryTime = time.Second
 	// movedTime is how often it is looked whether somebody has moved the file.
 	movedTime = time.Second
+	// closeTime is how long Close waits for a disk that takes nothing.
+	closeTime = time.Second
 )
 
 // FileConfig says where lines are kept and how many.
@@ -49,19 +51,16 @@ type File struct {
 	failed bool      // the last try, and that was told
 }
 
-// OpenFile opens the file, for appending, with mode 0640. The error is that of
-// open(2).
-func OpenFile(cfg FileConfig) (*File, error) {
+// NewFile keeps output in a file, which is made with mode 0640, or appended to. If
+// it cannot be opened or written, that is told once and tried again every second.
+func NewFile(cfg FileConfig) *File {
 	f := &File{cfg: cfg, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	if f.cfg.Log == nil {
 		f.cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if err := f.open(); err != nil {
-		return nil, err
-	}
 	f.quit, f.end = context.WithCancel(context.Background())
 	go f.writeOut()
-	return f, nil
+	return f
 }
 
 // Write queues p, whole or not at all, and always returns len(p), nil.
@@ -80,11 +79,16 @@ func (f *File) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close writes what is queued, once, and closes the file. What is written later
-// is dropped. It must be called once.
+// Close writes what is queued, once, and closes the file; it waits for that at
+// most a second. What is written later is dropped. It must be called once.
 func (f *File) Close() {
 	f.end()
-	<-f.done
+	late := time.NewTimer(closeTime)
+	defer late.Stop()
+	select {
+	case <-f.done:
+	case <-late.C:
+	}
 }
 
 // writeOut is the file's goroutine. It ends at Close.
@@ -95,6 +99,9 @@ func (f *File) writeOut() {
 			f.f.Close()
 		}
 	}()
+	if err := f.open(); err != nil {
+		f.tell(err)
+	}
 	for {
 		select {
 		case <-f.wake:
@@ -132,10 +139,7 @@ func (f *File) flush() {
 // again tells once that the file cannot be written, and waits. It reports false
 // when that would be for nothing.
 func (f *File) again(err error) bool {
-	if !f.failed {
-		f.failed = true
-		f.cfg.Log.Warn("the child's output cannot be kept", "file", f.cfg.Path, "err", err)
-	}
+	f.tell(err)
 	pause := time.NewTimer(retryTime)
 	defer pause.Stop()
 	select {
@@ -143,6 +147,14 @@ func (f *File) again(err error) bool {
 		return true
 	case <-f.quit.Done():
 		return false
+	}
+}
+
+// tell tells that the file cannot be written, unless that was told.
+func (f *File) tell(err error) {
+	if !f.failed {
+		f.failed = true
+		f.cfg.Log.Warn("the child's output cannot be kept", "file", f.cfg.Path, "err", err)
 	}
 }
 

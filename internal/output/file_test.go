@@ -37,10 +37,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 // kept than were asked for.
 func TestFileRotates(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "db.log")
-	f, err := OpenFile(FileConfig{Path: path, Size: 1000, Keep: 2})
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := NewFile(FileConfig{Path: path, Size: 1000, Keep: 2})
 	var want strings.Builder
 	for i := range 1000 {
 		line := fmt.Sprintf("line %d\n", i)
@@ -69,10 +66,7 @@ func TestFileRotates(t *testing.T) {
 func TestFileGoesOnWhereItWas(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "db.log")
 	for i := range 3 {
-		f, err := OpenFile(FileConfig{Path: path})
-		if err != nil {
-			t.Fatal(err)
-		}
+		f := NewFile(FileConfig{Path: path})
 		fmt.Fprintf(f, "run %d\n", i)
 		f.Close()
 	}
@@ -84,13 +78,13 @@ func TestFileGoesOnWhereItWas(t *testing.T) {
 // Somebody else's rotation is followed.
 func TestFileIsMadeAnewWhenMoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "db.log")
-	f, err := OpenFile(FileConfig{Path: path})
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := NewFile(FileConfig{Path: path})
 	defer f.Close()
 	fmt.Fprintln(f, "old")
-	eventually(t, "written", func() bool { return read(t, path) == "old\n" })
+	eventually(t, "written", func() bool {
+		text, _ := os.ReadFile(path)
+		return string(text) == "old\n"
+	})
 	if err := os.Rename(path, path+".moved"); err != nil {
 		t.Fatal(err)
 	}
@@ -112,10 +106,7 @@ func TestFileComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	log := &records{}
-	f, err := OpenFile(FileConfig{Path: filepath.Join(dir, "db.log"), Size: 10, Keep: 1, Log: slog.New(log)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := NewFile(FileConfig{Path: filepath.Join(dir, "db.log"), Size: 10, Keep: 1, Log: slog.New(log)})
 	defer f.Close()
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
@@ -141,12 +132,18 @@ func TestFileComesBack(t *testing.T) {
 	}
 }
 
-func TestOpenFileRefuses(t *testing.T) {
+// A file that cannot be opened holds nobody up, and is told of once.
+func TestFileThatCannotBe(t *testing.T) {
 	dir := t.TempDir()
 	for _, path := range []string{dir, filepath.Join(dir, "none", "db.log"), "/dev/null"} {
-		if f, err := OpenFile(FileConfig{Path: path}); err == nil {
-			f.Close()
-			t.Errorf("%s was taken", path)
+		log := &records{}
+		f := NewFile(FileConfig{Path: path, Log: slog.New(log)})
+		for range 10 {
+			fmt.Fprintln(f, "lost")
+		}
+		f.Close()
+		if n := log.count("the child's output cannot be kept"); n != 1 {
+			t.Errorf("%s: told %d times", path, n)
 		}
 	}
 }
