@@ -39,6 +39,9 @@ func TestExampleFile_CommentsAreRight(t *testing.T) {
 	hidden := regexp.MustCompile(`(?m)^( *)# ([a-z-]+: )`)
 	for _, at := range hidden.FindAllSubmatchIndex(text, -1) {
 		name := string(text[at[4]:at[5]])
+		if name == "yaml-language-server: " {
+			continue
+		}
 		shown := string(text[:at[2]]) + string(text[at[2]:at[3]]) + string(text[at[4]:])
 		if name == "quiet-policy: " {
 			shown = strings.Replace(shown, "# quiet: ", "quiet: ", 1)
