@@ -15,6 +15,7 @@ import (
 
 	"tiproxy/internal/admin"
 	"tiproxy/internal/config"
+	"tiproxy/internal/dashboard"
 )
 
 // errStopping is the answer to a question about health while the program ends.
@@ -166,8 +167,12 @@ func (p *program) startAdmin() error {
 		return nil
 	}
 	v, c := built()
+	var page admin.Page
+	if p.adminAt.token != "" {
+		page = dashboard.Opening(p.adminAt.token)
+	}
 	p.admin.server = admin.New(admin.Config{
-		Services: api{p}, Program: api{p}, Journal: p.journal, Metrics: p.exporter.Handler(), Token: p.adminAt.token, Log: p.log,
+		Services: api{p}, Program: api{p}, Journal: p.journal, Metrics: p.exporter.Handler(), Token: p.adminAt.token, Page: page, Log: p.log,
 		Version: admin.Version{
 			Version: v, Commit: c, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH,
 			PID: os.Getpid(), Started: p.started,

@@ -66,7 +66,7 @@ func rootCommand(own, child []string) *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return flagError(cmd, own, err) })
 	root.SetHelpFunc(helpFunc(root.HelpFunc()))
 	addCompletions(root)
-	root.AddCommand(runCommand(child), checkCommand(child), demoCommand(child), demoServerCommand(), healthcheckCommand(child), statusCommand(child), logsCommand(child))
+	root.AddCommand(runCommand(child), checkCommand(child), demoCommand(child), demoServerCommand(), healthcheckCommand(child), statusCommand(child), logsCommand(child), dashboardCommand(child))
 	root.AddCommand(verbCommands(child)...)
 	return root
 }
@@ -189,7 +189,7 @@ Usage:
   tiproxy [flags] --dest ADDR --exec PROGRAM [-- ARG...]
   tiproxy run | check [--config FILE]     (default: /etc/tiproxy/tiproxy.yaml)
   tiproxy status [NAME] [--watch] | start NAME | stop NAME | hold NAME TIME
-          | release NAME | logs [-f] NAME | reload | healthcheck
+          | release NAME | logs [-f] NAME | dashboard | reload | healthcheck
   tiproxy demo | completion SHELL
 
 Everything behind -- is the child's argument list, byte for byte.

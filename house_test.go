@@ -21,10 +21,11 @@ const module = "tiproxy"
 // arrows says which packages of ours a package may import. Imports point
 // inwards: a room that knows fewer others can be read, tested and replaced alone.
 var arrows = map[string][]string{
-	"":                       {"internal/admin", "internal/budget", "internal/config", "internal/direct", "internal/metrics", "internal/output", "internal/pool", "internal/probe", "internal/process", "internal/proxy", "internal/stdio"},
+	"":                       {"internal/admin", "internal/budget", "internal/config", "internal/dashboard", "internal/direct", "internal/metrics", "internal/output", "internal/pool", "internal/probe", "internal/process", "internal/proxy", "internal/stdio"},
 	"internal/admin":         {},
 	"internal/budget":        {"internal/pool"},
 	"internal/config":        {},
+	"internal/dashboard":     {},
 	"internal/direct":        {},
 	"internal/metrics":       {},
 	"internal/output":        {},
@@ -45,6 +46,7 @@ var arrowReasons = map[string]string{
 	"internal/admin":         "whoever asks about the proxy must not be able to change it: it is handed what it may say",
 	"internal/budget":        "room is shared out among pools: what they run, and who their clients are, is not known here",
 	"internal/config":        "settings are checked values: they describe, they start and open nothing",
+	"internal/dashboard":     "the page sees what everybody sees who asks the API: it needs no way around it",
 	"internal/direct":        "the kernel is told where to lead clients; who the child is and when it is stopped is decided elsewhere",
 	"internal/metrics":       "numbers are shown as they are handed over: who counts them is not known here",
 	"internal/output":        "a child's output is taken by whoever has room for it: what it is for is decided elsewhere",
@@ -78,7 +80,7 @@ var owners = []struct {
 }
 
 // testOnly are modules that help tests and must not end up in the binary.
-var testOnly = []string{"testing", "github.com/google/go-cmp", "github.com/santhosh-tekuri/jsonschema", "go.uber.org/goleak", "pgregory.net/rapid"}
+var testOnly = []string{"testing", "github.com/chromedp", "github.com/google/go-cmp", "github.com/santhosh-tekuri/jsonschema", "go.uber.org/goleak", "pgregory.net/rapid"}
 
 type sourceFile struct {
 	path  string // slash-separated, from the root

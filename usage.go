@@ -189,7 +189,7 @@ func swallowedFlag(flags *pflag.FlagSet) error {
 }
 
 // commandNames are the commands that somebody may have meant by a leftover word.
-var commandNames = []string{"run", "check", "status", "start", "stop", "hold", "release", "logs", "reload", "healthcheck", "demo", "completion", "help"}
+var commandNames = []string{"run", "check", "status", "start", "stop", "hold", "release", "logs", "dashboard", "reload", "healthcheck", "demo", "completion", "help"}
 
 // leftoverError is about words in front of "--" that belong to no flag.
 func leftoverError(words []string) error {

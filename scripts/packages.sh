@@ -12,6 +12,7 @@ set -euo pipefail
 
 packages=(
 	bsdutils          # script(1) and friends
+	chromium          # for the dashboard
 	curl
 	docker-compose
 	docker.io

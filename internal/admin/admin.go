@@ -116,6 +116,17 @@ type Follower interface {
 // ErrBehind is what a follower gets that was too slow.
 var ErrBehind = errors.New("what was printed was not read in time")
 
+// Page is what browsers are shown on TCP. Everybody who reaches the server sees
+// it; it lets people in who know the token.
+type Page interface {
+	http.Handler
+	// Serves reports whether the page has an answer for a path.
+	Serves(path string) bool
+	// Admits reports whether somebody who was let in asks for what the page
+	// needs: then the token is not asked for.
+	Admits(r *http.Request) bool
+}
+
 // Config is what a Server answers with.
 type Config struct {
 	Services Services
@@ -124,6 +135,7 @@ type Config struct {
 	Version  Version
 	Metrics  http.Handler // answers GET /metrics; nil = 404
 	Token    string       // asked for on TCP; "" = no TCP
+	Page     Page         // for browsers, on TCP; nil = none
 	Log      *slog.Logger
 }
 

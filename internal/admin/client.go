@@ -91,11 +91,7 @@ func (c *Client) exchange(ctx context.Context, method, path string, answer any) 
 // ask sends a question and returns an answer with status 200, whose body the
 // caller closes.
 func (c *Client) ask(ctx context.Context, method, path, last string) (*http.Response, error) {
-	host := "tiproxy"
-	if c.at.Network != "unix" {
-		host = c.at.Address
-	}
-	r, err := http.NewRequestWithContext(ctx, method, "http://"+host+path, nil)
+	r, err := http.NewRequestWithContext(ctx, method, "http://"+c.host()+path, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -114,6 +110,14 @@ func (c *Client) ask(ctx context.Context, method, path, last string) (*http.Resp
 	}
 	defer got.Body.Close()
 	return nil, readProblem(got)
+}
+
+// host is what the other side is called.
+func (c *Client) host() string {
+	if c.at.Network == "unix" {
+		return "tiproxy"
+	}
+	return c.at.Address
 }
 
 // readProblem makes an error of an answer.

@@ -75,6 +75,13 @@ func (s *Server) guarded(next http.Handler) http.Handler {
 	})
 }
 
+// shows reports whether r is for the page that browsers are shown: to those
+// without a token, too, so that they can show one.
+func (s *Server) shows(r *http.Request) bool {
+	who, _ := r.Context().Value(callerKey{}).(caller)
+	return s.cfg.Page != nil && !who.local && s.cfg.Page.Serves(r.URL.Path)
+}
+
 // refusal says why r is not answered, nil if it is.
 func (s *Server) refusal(r *http.Request) *Problem {
 	who, _ := r.Context().Value(callerKey{}).(caller)
@@ -86,6 +93,8 @@ func (s *Server) refusal(r *http.Request) *Problem {
 	case who.loopback && !ownHost(r.Host):
 		// A page that has made its own name lead here: DNS rebinding.
 		return &Problem{Status: http.StatusMisdirectedRequest, Text: fmt.Sprintf("%q is not what this machine is called from here", r.Host), Hint: "write 127.0.0.1, [::1] or localhost"}
+	case s.shows(r), s.cfg.Page != nil && s.cfg.Page.Admits(r):
+		return nil
 	case !s.knows(r.Header.Get("Authorization")):
 		return &Problem{Status: http.StatusUnauthorized, Text: "the token is missing or wrong", Hint: "send Authorization: Bearer and what is in the file that --admin-token-file names"}
 	}

@@ -53,6 +53,10 @@ func (s *Server) routes() http.Handler {
 		mux.HandleFunc(r.pattern, r.answer)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.shows(r) {
+			s.cfg.Page.ServeHTTP(w, r)
+			return
+		}
 		if h, pattern := mux.Handler(r); pattern == "" {
 			h.ServeHTTP(&worded{ResponseWriter: w, r: r}, r)
 			return
