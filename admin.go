@@ -51,10 +51,8 @@ func readAdmin(v, file config.Value, services []config.Service) (adminPlace, err
 	if err != nil {
 		return wrong(err)
 	}
-	for _, s := range services {
-		if config.SamePlace(at, s.Bind) || config.SamePlace(at, s.Dest) {
-			return wrong(fmt.Errorf("%q is where clients connect or the child listens: write another one", v.Text))
-		}
+	if config.Taken(at, services) {
+		return wrong(fmt.Errorf("%q is where clients connect or the child listens: write another one", v.Text))
 	}
 	switch {
 	case at.Network == "unix":

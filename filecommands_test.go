@@ -78,6 +78,49 @@ func TestReadmeFile(t *testing.T) {
 	}
 }
 
+// What run would refuse check refuses, before anything is opened.
+func TestCheckIsWhatRunWouldSay(t *testing.T) {
+	dir := t.TempDir()
+	short := filepath.Join(dir, "token")
+	if err := os.WriteFile(short, []byte("short"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("XDG_RUNTIME_DIR", dir)
+	const service = "services: {a: {bind: '127.0.0.1:0', dest: '127.0.0.1:{port}', exec: sh}}\n"
+	texts := map[string]string{
+		service + "admin: unix:/no/such/dir/admin.sock\n":                                              "/no/such/dir does not exist",
+		service + "admin: 127.0.0.1:0\n":                                                               "add admin-token-file",
+		service + "admin: 127.0.0.1:0\nadmin-token-file: none\n":                                       filepath.Join(dir, "none"),
+		service + "admin: 127.0.0.1:0\nadmin-token-file: token\n":                                      "the token in " + short,
+		service + "admin-token-file: ''\n":                                                             "admin-token-file is empty",
+		service + "log-level: loud\n":                                                                  "log-level",
+		strings.Replace(service, "exec: sh", "exec: sh, logs: 'file:/no/such/dir/'", 1):                "/no/such/dir does not exist",
+		strings.Replace(service, "'127.0.0.1:0'", "'unix:"+dir+"/s'", 1) + "admin: unix:" + dir + "/s": "is where service a takes its clients",
+	}
+	if os.Getuid() != 0 { // who may write everywhere
+		closed := filepath.Join(dir, "closed")
+		if err := os.Mkdir(closed, 0o555); err != nil {
+			t.Fatal(err)
+		}
+		texts[strings.Replace(service, "exec: sh", "exec: sh, logs: 'file:"+closed+"/'", 1)] = closed + " cannot be written to"
+	}
+	for text, want := range texts {
+		path := filepath.Join(dir, "tiproxy.yaml")
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := readFile(path, takenPorts{}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s%v\ndoes not say %s", text, err, want)
+			continue
+		}
+		for _, command := range []string{"check", "run"} {
+			if status := execute([]string{command, "--config", path}); status != exitUsage {
+				t.Errorf("%s of %s ends with %d", command, text, status)
+			}
+		}
+	}
+}
+
 func TestFileCommandsTakeNoWords(t *testing.T) {
 	for _, line := range [][]string{{"run", "db"}, {"check", "--", "x"}, {"run", "--idle", "1m"}} {
 		if status := execute(line); status != exitUsage {

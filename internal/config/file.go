@@ -303,6 +303,10 @@ func (p *parser) admin(f *File) {
 	switch {
 	case err != nil:
 		p.note(v, err)
+	case a.Network == "unix":
+		if err := checkDir(filepath.Dir(a.Path)); err != nil {
+			p.note(v, err)
+		}
 	case a.Network == "tcp" && !f.AdminTokenFile.Given:
 		p.note(v, fmt.Errorf("%q is open to everybody who can reach it: write unix:/path, or add admin-token-file: PATH", v.Text))
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // Logs is where a child's output goes.
@@ -72,8 +73,20 @@ func checkLogFile(path string) error {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%s cannot be used: %w", path, cause(err))
 	}
-	return checkDir(filepath.Dir(path))
+	dir := filepath.Dir(path)
+	if err := checkDir(dir); err != nil {
+		return err
+	}
+	for _, what := range []string{dir, path} { // it is rotated by what is done in its directory
+		if err := syscall.Access(what, writeAccess); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s cannot be written to: %w: write another place, or let this user write there", what, err)
+		}
+	}
+	return nil
 }
+
+// writeAccess is W_OK of access(2).
+const writeAccess = 2
 
 // parseSize reads a number of bytes at which a file is rotated.
 func parseSize(s string) (int64, error) {

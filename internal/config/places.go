@@ -45,6 +45,13 @@ type file struct {
 // 2 s counts as another machine.
 func SamePlace(bind, dest Addr) bool { return new(places).same(bind, dest) }
 
+// Taken reports whether an address is where one of the services takes its clients,
+// or where its child listens.
+func Taken(at Addr, services []Service) bool {
+	p := new(places)
+	return slices.ContainsFunc(services, func(s Service) bool { return p.same(at, s.Bind) || p.same(at, s.Dest) })
+}
+
 // check checks what can only be said of bind, dest and ready together.
 func (p *places) check(s Service, bindFrom string) error {
 	if s.Bind.Network != "" {
