@@ -127,9 +127,14 @@ func (v *service) open(host *process.Host) error {
 // lightAfter is how long nothing of a child has existed when memory is given back.
 const lightAfter = 2 * time.Second
 
-// lighten gives memory that the last life has needed back to the system, unless
-// there is soon another one: who sleeps is to be small.
-func (v *service) lighten() { v.light = time.AfterFunc(lightAfter, debug.FreeOSMemory) }
+// lighten gives memory that the last life, or the start of the program, has needed
+// back to the system, unless there is soon another one: who sleeps is to be small.
+func (v *service) lighten() { v.light = time.AfterFunc(lightAfter, giveBack) }
+
+func giveBack() {
+	debug.FreeOSMemory()
+	shed()
+}
 
 // stayHeavy undoes lighten.
 func (v *service) stayHeavy() {
@@ -163,6 +168,7 @@ func (v *service) start() {
 	v.startServing()
 	v.logListening()
 	v.noteExposure()
+	v.lighten()
 }
 
 func (v *service) logListening() {

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package main
+
+// shed does nothing here.
+func shed() {}
