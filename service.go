@@ -165,10 +165,10 @@ func (v *service) close() {
 // start begins to serve, and says so.
 func (v *service) start() {
 	v.keepLogs(v.config().Logs)
+	v.lighten() // before anybody can come
 	v.startServing()
 	v.logListening()
 	v.noteExposure()
-	v.lighten()
 }
 
 func (v *service) logListening() {

@@ -287,3 +287,45 @@ func askAllTheTime(t *testing.T, at string, stop <-chan struct{}, failed chan<- 
 		}
 	}
 }
+
+// What a child prints goes elsewhere from now on, also that of the child there is.
+func TestReload_LogFileAtOnce(t *testing.T) {
+	t.Parallel()
+	f := runReloadable(t, echoing("one", anyPort))
+	c := dial(t, host(), f.p.bindOf("one"))
+	mustAsk(t, c, "hello")
+	path := filepath.Join(sharedDir(t), "one.log")
+	f.becomes(echoing("one", anyPort, "idle: 1ms", `logs: "file:`+path+`"`))
+	c.Close()
+	f.p.expect("closed") // the child has said so
+	eventually(t, "the file has what the child said", func() error {
+		text, err := os.ReadFile(path)
+		if err == nil && !strings.Contains(string(text), "child got terminated") {
+			err = fmt.Errorf("it has %q", text)
+		}
+		return err
+	})
+	if strings.Contains(f.p.log.text(), "child got") {
+		t.Error("it was passed on, too")
+	}
+}
+
+// Two services that change places lose nobody: clients wait until the old children
+// are gone.
+func TestReload_TwoChangePlaces(t *testing.T) {
+	t.Parallel()
+	a, b := "127.0.0.1:"+freePort(t), "127.0.0.1:"+freePort(t)
+	f := runReloadable(t, echoing("one", a)+echoing("two", b))
+	for n := range 4 {
+		for _, at := range []string{a, b} {
+			if _, err := askAfresh(t, host(), at, "hello"); err != nil {
+				t.Errorf("after %d changes: %v", n, err)
+			}
+		}
+		one, two := a, b
+		if n%2 == 0 {
+			one, two = b, a
+		}
+		f.becomes(echoing("one", one) + echoing("two", two))
+	}
+}
