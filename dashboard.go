@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tiproxy/internal/admin"
 	"tiproxy/internal/dashboard"
 )
 
@@ -72,5 +71,3 @@ the dashboard of `+q.at.String()+`: the address works once, for one browser;
 the page works until this is ended (ctrl-c)`))
 	return dashboard.Serve(ctx, l, door, q.client)
 }
-
-var _ admin.Page = (*dashboard.Door)(nil)

@@ -44,7 +44,7 @@ func openBrowser(t *testing.T) *browser {
 		chromedp.Env("HOME="+home),
 		chromedp.NoSandbox, // root gets none
 	)
-	allocator, end := chromedp.NewExecAllocator(t.Context(), options...)
+	allocator, end := chromedp.NewExecAllocator(context.Background(), options...) // cleanups end it
 	t.Cleanup(end)
 	ctx, leave := chromedp.NewContext(allocator)
 	t.Cleanup(leave)
@@ -100,26 +100,20 @@ func (b *browser) do(what string, steps ...chromedp.Action[chromedp.Void]) {
 func (b *browser) shows(expression string) {
 	b.t.Helper()
 	eventually(b.t, "the page: "+expression, func() error {
-		held := false
-		b.call(expression, func(ctx context.Context) (err error) {
-			held, err = chromedp.Run(ctx, chromedp.Evaluate[bool]("Boolean("+expression+")"))
-			return err
-		})
-		if !held {
-			return fmt.Errorf("it shows: %s", b.text())
+		held, err := evaluate[bool](b, "Boolean("+expression+")")
+		if err != nil || held {
+			return err // such as that it is being left for another one
 		}
-		return nil
+		text, err := evaluate[string](b, "document.body?.innerText ?? ''")
+		return fmt.Errorf("it shows %q, %v", text, err)
 	})
 }
 
-// text is all that can be read on the page.
-func (b *browser) text() (text string) {
-	b.t.Helper()
-	b.call("read the page", func(ctx context.Context) (err error) {
-		text, err = chromedp.Run(ctx, chromedp.Evaluate[string]("document.body.innerText"))
-		return err
-	})
-	return text
+// evaluate asks the page's script.
+func evaluate[T any](b *browser, expression string) (T, error) {
+	ctx, cancel := context.WithTimeout(b.ctx, 2*bound)
+	defer cancel()
+	return chromedp.Run(ctx, chromedp.Evaluate[T](expression))
 }
 
 // picture keeps what the page looks like, in a theme and that many pixels wide.
@@ -184,9 +178,18 @@ func openDashboard(t *testing.T, socket string) (s *session, address *url.URL) {
 	return s, address
 }
 
-// A database that sleeps, woken by its own client and stopped by the button.
-func TestDashboard_MariaDBInABrowser(t *testing.T) {
-	t.Parallel()
+// inTheBrowser is a tiproxy with a database and a small server, and the page
+// that shows them.
+type inTheBrowser struct {
+	*browser
+	p       *tiproxy
+	socket  string   // of the API
+	front   *session // tiproxy dashboard
+	address *url.URL
+}
+
+func showInBrowser(t *testing.T) inTheBrowser {
+	t.Helper()
 	db := newMariaDB(t)
 	socket := filepath.Join(sharedDir(t), "admin")
 	list := func(words []string) string { return `["` + strings.Join(words, `", "`) + `"]` }
@@ -198,40 +201,58 @@ services:
 `, socket, list(db.args("--bind-address=127.0.0.1", "--port={port}")), self))
 	p := run(t, setup{line: []string{binary, "run", "--config", file}})
 	front, address := openDashboard(t, socket)
-
 	b := openBrowser(t)
 	b.do("open the page", chromedp.Navigate(address.String()))
-	const card = `document.querySelector('[data-service=db]')`
-	b.shows(card + `?.dataset.state === "closed" && document.querySelector("#link").dataset.is === "live"`)
-	b.shows(`location.href === "http://` + address.Host + `/"`)
-	b.shows(card + `.querySelector(".why").textContent.includes("nobody has come yet")`)
-	b.do("open the details", chromedp.Click(`[data-service=db] summary`))
+	return inTheBrowser{browser: b, p: p, socket: socket, front: front, address: address}
+}
 
-	_, port, _ := strings.Cut(p.bindOf("db"), ":")
+// of waits until an expression holds in which card is a service's.
+func (b inTheBrowser) of(service, expression string) {
+	b.t.Helper()
+	b.shows(`((card) => ` + expression + `)(document.querySelector('[data-service=` + service + `]'))`)
+}
+
+func (b inTheBrowser) press(service, what string) {
+	b.t.Helper()
+	b.do("press "+what, chromedp.Click(`[data-service=`+service+`] `+what))
+}
+
+// waker is who woke a service first, as the log has it.
+func (b inTheBrowser) waker(service string) string {
+	b.t.Helper()
+	for _, e := range b.p.log.all() {
+		if e.msg == "starting" && e.text("service") == service {
+			return e.text("client")
+		}
+	}
+	b.t.Fatalf("nobody woke %s", service)
+	return ""
+}
+
+// A database that sleeps, woken by its own client and stopped by the button.
+func TestDashboard_MariaDBInABrowser(t *testing.T) {
+	t.Parallel()
+	b := showInBrowser(t)
+	b.of("db", `card?.dataset.state === "closed" && document.querySelector("#link").dataset.is === "live"`)
+	b.shows(`location.href === "http://` + b.address.Host + `/"`)
+	b.of("db", `card.querySelector(".why").textContent.includes("nobody has come yet")`)
+	b.press("db", "summary")
+
+	_, port, _ := strings.Cut(b.p.bindOf("db"), ":")
 	client := openSession(t, host(), "mysql", "--no-defaults", "-h", "127.0.0.1", "-P", port, "-u", "root", "-N", "--unbuffered")
 	client.say("SELECT 6 * 7;\n")
 	client.hears("42")
-	woke := p.expect("opened")
-	b.shows(card + `.dataset.state === "opened"`)
-	who := ""
-	for _, e := range p.log.all() {
-		if e.msg == "starting" && e.text("service") == "db" {
-			who = e.text("client")
-		}
-	}
-	if who == "" {
-		t.Fatalf("nobody woke it: %s", woke.line)
-	}
-	b.shows(card + `.querySelector(".why").textContent === "woken by ` + who + `"`)
-	b.shows(card + `.querySelector(".value.clients").textContent === "1"`)
-	b.shows(card + `.querySelector(".output").textContent.includes("ready for connections")`)
-	b.shows(card + `.querySelector(".history").textContent.includes("` + who + `")`)
-	b.shows(card + `.querySelectorAll(".timeline .opened").length === 1 && ` + card + `.querySelectorAll(".colds .took").length === 1`)
+	who := b.waker("db")
+	b.of("db", `card.dataset.state === "opened" && card.querySelector(".why").textContent === "woken by `+who+`"`)
+	b.of("db", `card.querySelector(".value.clients").textContent === "1"`)
+	b.of("db", `card.querySelector(".output").textContent.includes("ready for connections")`)
+	b.of("db", `card.querySelector(".history").textContent.includes("`+who+`")`)
+	b.of("db", `card.querySelectorAll(".timeline .opened").length === 1 && card.querySelectorAll(".colds .took").length === 1`)
 
-	web := dial(t, host(), p.bindOf("web"))
+	web := dial(t, host(), b.p.bindOf("web"))
 	mustAsk(t, web, "hello")
 	web.Close()
-	b.shows(`document.querySelector('[data-service=web] .why').textContent === "nobody was connected"`)
+	b.of("web", `card.dataset.state === "closed" && card.querySelector(".why").textContent === "nobody was connected"`)
 	b.shows(`document.title.startsWith("1 of 2 awake")`)
 	b.picture("awake-light", "light", 1200)
 	b.picture("awake-dark", "dark", 1200)
@@ -240,33 +261,78 @@ services:
 	b.do("wide again", chromedp.EmulateViewport(1200, 900))
 
 	// It asks before it cuts a client off, who leaves meanwhile.
-	b.do("press stop", chromedp.Click(`[data-service=db] .stop`))
-	b.shows(card + `.querySelector(".stop").textContent === "Stop with 1 client?"`)
+	b.press("db", ".stop")
+	b.of("db", `card.querySelector(".stop").textContent === "Stop with 1 client?"`)
 	client.close()
-	b.shows(card + `.querySelector(".value.clients").textContent === "0"`)
-	b.do("press stop", chromedp.Click(`[data-service=db] .stop`))
-	b.shows(card + `.dataset.state === "closed" && ` + card + `.querySelector(".why").textContent === "somebody asked for it"`)
-	if s := statusOf(t, socket, "db"); s.State != "closed" {
+	b.of("db", `card.querySelector(".value.clients").textContent === "0"`)
+	b.press("db", ".stop")
+	b.of("db", `card.dataset.state === "closed" && card.querySelector(".why").textContent === "somebody asked for it"`)
+	if s := statusOf(t, b.socket, "db"); s.State != "closed" {
 		t.Errorf("after the button: %+v", s)
 	}
-
-	b.do("press hold", chromedp.Click(`[data-service=web] .hold`))
-	b.shows(`document.querySelector('[data-service=web] .why').textContent.includes("held until")`)
-	b.do("press release", chromedp.Click(`[data-service=web] .release`))
-	b.shows(`document.querySelector('[data-service=web]').dataset.state === "closed"`)
 	b.picture("asleep-light", "light", 1200)
-	b.stayedAt(address.Host)
+	b.stayedAt(b.address.Host)
+}
 
-	// The address is used up, and says so in plain words.
-	second := mustClient(t, "", "curl", "-s", "-o", "-", "-w", " %{http_code}", address.String())
+// Held and released by the buttons; the address is used up; a page whose
+// command has ended says so.
+func TestDashboard_HoldsAndEnds(t *testing.T) {
+	t.Parallel()
+	b := showInBrowser(t)
+	b.of("web", `card?.dataset.state === "closed"`)
+	b.press("web", ".hold")
+	b.of("web", `card.dataset.state === "opened" && card.querySelector(".why").textContent.includes("held until")`)
+	if s := statusOf(t, b.socket, "web"); s.HeldUntil == "" {
+		t.Errorf("after the button: %+v", s)
+	}
+	b.press("web", ".release")
+	b.of("web", `card.dataset.state === "closed" && card.querySelector(".hold").checkVisibility()`)
+	b.stayedAt(b.address.Host)
+
+	second := mustClient(t, "", "curl", "-s", "-w", " %{http_code}", b.address.String())
 	if !strings.Contains(second, "Run the command again") || !strings.HasSuffix(second, " 403") {
 		t.Errorf("the second use: %s", second)
 	}
-	if err := front.cmd.Process.Signal(syscall.SIGINT); err != nil {
+	if err := b.front.cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
-	if code := front.ends(); code != 0 {
-		t.Errorf("tiproxy dashboard ended with %d: %s", code, front.stderr.text())
+	if code := b.front.ends(); code != 0 {
+		t.Errorf("tiproxy dashboard ended with %d: %s", code, b.front.stderr.text())
 	}
 	b.shows(`document.querySelector("#link").dataset.is === "lost"`)
+}
+
+// At the API's own address the page asks for the token.
+func TestDashboard_AtAFixedAddress(t *testing.T) {
+	t.Parallel()
+	const token = "0123456789abcdef-of-a-test"
+	secret := filepath.Join(sharedDir(t), "token")
+	if err := os.WriteFile(secret, []byte(token+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file := configFile(t, fmt.Sprintf(`
+admin: 127.0.0.1:%s
+admin-token-file: %s
+services: {web: {bind: "127.0.0.1:0", dest: "127.0.0.1:{port}", exec: %s, args: [role, echo, "127.0.0.1:{port}"]}}
+`, freePort(t), secret, self))
+	p := run(t, setup{line: []string{binary, "run", "--config", file}})
+	at := ""
+	for _, e := range p.log.all() {
+		if e.msg == "admin" {
+			at = e.text("at")
+		}
+	}
+	b := openBrowser(t)
+	b.do("open the page", chromedp.Navigate("http://"+at+"/"))
+	b.shows(`document.querySelector("#token")?.checkVisibility() && !document.querySelector("#all").checkVisibility()`)
+	b.picture("door", "light", 390)
+	b.do("write a wrong token", chromedp.SendKeys("#token", token[1:]+"\r"))
+	b.shows(`document.querySelector("#wrong")?.checkVisibility()`)
+	b.do("write the token", chromedp.SendKeys("#token", token+"\r"))
+	b.shows(`document.querySelector("[data-service=web]")?.dataset.state === "closed" && location.search === ""`)
+	b.shows(`document.cookie === ""`)
+	b.do("start it", chromedp.Click("[data-service=web] .start"))
+	b.shows(`document.querySelector("[data-service=web]").dataset.state === "opened"`)
+	b.do("log out", chromedp.Click("#leave button"))
+	b.shows(`document.querySelector("#token")?.checkVisibility() && !document.querySelector("#wrong").checkVisibility()`)
 }

@@ -1,7 +1,7 @@
 // A card shows one service, and has its buttons.
 
 import { below, follow, get, post } from "./api.js";
-import { axis, colds, spark, spells, timeline, told } from "./charts.js";
+import { axis, colds, pointed, spark, spells, timeline, told } from "./charts.js";
 import { ago, count, lasting, moment, percent, reason, size } from "./words.js";
 
 const linesMost = 1000; // of output that are shown
@@ -21,15 +21,20 @@ export class Card {
     this.root.dataset.service = service.name;
     this.root.setAttribute("aria-label", service.name);
     this.rates = [];
-    this.pointed = null;
+    this.pointed = null; // the spell that is pointed at
     this.busy = false;
     this.part("stop").addEventListener("click", () => this.stop());
-    this.part("start").addEventListener("click", () => this.order("start", "starting …"));
-    this.part("release").addEventListener("click", () => this.order("release", "releasing …"));
-    this.part("hold").addEventListener("click", () => this.order(`hold?for=${this.part("for").value}`, "waking …"));
+    this.part("start").addEventListener("click", () => this.order("start"));
+    this.part("release").addEventListener("click", () => this.order("release"));
+    this.part("hold").addEventListener("click", () => this.order(`hold?for=${this.part("for").value}`));
     this.details = this.root.querySelector("details");
     this.details.addEventListener("toggle", () => (this.details.open ? this.open() : this.close()));
-    this.part("time").addEventListener("pointerleave", () => this.point(null));
+    for (const kind of ["pointermove", "pointerdown"]) this.part("timeline").addEventListener(kind, (e) => this.point(e));
+    this.part("timeline").addEventListener("pointerleave", (e) => e.pointerType === "mouse" && this.point(null));
+    // What is not to be seen is not drawn every second.
+    this.seen = true;
+    this.watcher = new IntersectionObserver((list) => (this.seen = list.at(-1).isIntersecting));
+    this.watcher.observe(this.root);
     this.take(service);
   }
 
@@ -48,7 +53,9 @@ export class Card {
     this.taken = this.clock();
     this.spells = spells(service, this.taken);
     this.bytes ??= [service.bytes_up, service.bytes_down];
+    this.pointed = null;
     this.drawHistory();
+    this.drawColds(this.taken);
     if (this.details.open) this.connections();
     this.draw();
   }
@@ -69,7 +76,7 @@ export class Card {
     this.rates.push([Math.max(0, now[0] - this.bytes[0]), Math.max(0, now[1] - this.bytes[1])]);
     if (this.rates.length > ratesMost) this.rates.shift();
     this.bytes = now;
-    this.draw();
+    if (this.seen) this.draw();
   }
 
   // seconds are those in each state by now.
@@ -138,12 +145,13 @@ export class Card {
   drawTime(now) {
     const { s } = this;
     const begin = Date.parse(s.counting_since);
-    const from = this.range ? Math.max(now - this.range, Math.min(begin, now - this.range)) : begin;
+    const from = this.range ? now - this.range : begin;
     const last = this.spells.at(-1);
     last.end = Math.max(now, last.at);
     const list = from < begin ? [{ at: from, end: begin, state: "before" }, ...this.spells] : this.spells;
     const svg = this.part("timeline");
-    timeline(svg, list, from, now, (x) => this.point(x));
+    this.shown = { list, from, now };
+    timeline(svg, list, from, now);
     svg.setAttribute("aria-label", `${s.name}: ${told(last, now)}`);
     axis(this.part("axis"), from, now, now);
     this.write("told", this.tell(this.pointed ?? last, now));
@@ -153,9 +161,14 @@ export class Card {
     return x.state === "before" ? "tiproxy was not running, or did not count yet" : told(x, now);
   }
 
-  point(x) {
-    this.pointed = x?.now ? null : x;
-    this.write("told", this.tell(x ?? this.spells.at(-1), this.clock()));
+  point(e) {
+    this.pointed = null;
+    if (e) {
+      const box = e.currentTarget.getBoundingClientRect();
+      const finger = (e.pointerType === "mouse" ? 3 : 10) / box.width;
+      this.pointed = pointed(this.shown.list, this.shown.from, this.shown.now, (e.clientX - box.left) / box.width, finger);
+    }
+    this.write("told", this.tell(this.pointed ?? this.spells.at(-1), this.clock()));
   }
 
   drawNumbers(now) {
@@ -171,7 +184,6 @@ export class Card {
     spark(this.part("spark"), rates);
     this.part("spark").setAttribute("aria-label", `to and from ${s.name} in the last two minutes`);
     this.write("bytes", `${size(s.bytes_up)} in · ${size(s.bytes_down)} out`);
-    this.drawColds(now);
   }
 
   drawColds(now) {
@@ -215,7 +227,7 @@ export class Card {
       return;
     }
     this.calm();
-    this.order("stop", "stopping …");
+    this.order("stop");
   }
 
   calm() {
@@ -261,6 +273,13 @@ export class Card {
   close() {
     this.source?.close();
     this.source = null;
+  }
+
+  // remove is for a service that there is no more.
+  remove() {
+    this.close();
+    this.watcher.disconnect();
+    this.root.remove();
   }
 
   // wakeUp follows again what was followed before the page was hidden.

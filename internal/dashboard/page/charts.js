@@ -48,9 +48,8 @@ export function told(x, now) {
   return `${span}: longer ago than is remembered`;
 }
 
-// timeline draws spells from one moment to another. tell is called with the one
-// that is pointed at.
-export function timeline(into, list, from, to, tell) {
+// timeline draws spells from one moment to another.
+export function timeline(into, list, from, to) {
   const across = (t) => 1000 * (Math.min(Math.max(t, from), to) - from) / (to - from || 1);
   const drawn = [shape("rect", { x: 0, y: 8, width: 1000, height: 22, rx: 3, class: "track" })];
   for (const x of list) {
@@ -58,15 +57,20 @@ export function timeline(into, list, from, to, tell) {
     const left = across(x.at);
     const least = x.state === "closed" ? 0 : 2; // a short life is seen, too
     const wide = Math.max(across(x.end) - left, least);
-    const bar = shape("rect", { x: Math.min(left, 1000 - wide), y: 8, width: wide, height: 22, class: x.state });
-    bar.addEventListener("pointerenter", () => tell(x));
-    bar.addEventListener("click", () => tell(x));
-    drawn.push(bar);
+    drawn.push(shape("rect", { x: Math.min(left, 1000 - wide), y: 8, width: wide, height: 22, class: x.state }));
     if (x.state === "starting" && x.at >= from) {
       drawn.push(shape("rect", { x: Math.min(left, 998), y: 0, width: 2, height: 30, class: "mark" }));
     }
   }
   into.replaceChildren(...drawn);
+}
+
+// pointed is the spell at a part of the line, the shortest of those that a
+// finger may have meant.
+export function pointed(list, from, to, part, finger) {
+  const t = from + part * (to - from), about = finger * (to - from);
+  const near = list.filter((x) => x.at <= t + about && x.end >= t - about);
+  return near.sort((a, b) => (a.end - a.at) - (b.end - b.at))[0] ?? null;
 }
 
 // axis labels a timeline with four moments.
@@ -97,7 +101,7 @@ export function spark(into, rates) {
 
 // colds draws how long starts took: a bar each, the newest at the right.
 export function colds(into, starts, now) {
-  const places = Math.max(24, starts.length);
+  const places = Math.max(16, starts.length);
   const most = Math.max(0.001, ...starts.map((s) => s.took));
   const step = 240 / places;
   const drawn = [shape("line", { x1: 0, x2: 240, y1: 39.5, y2: 39.5, class: "ground" })];

@@ -81,16 +81,17 @@ async function everything() {
   const names = new Set(services.map((s) => s.name));
   for (const [name, card] of cards) {
     if (names.has(name)) continue;
-    card.close();
-    card.root.remove();
+    card.remove();
     cards.delete(name);
   }
-  for (const s of services) {
+  services.forEach((s, i) => {
     const card = cards.get(s.name);
     if (card) card.take(s);
     else cards.set(s.name, new Card(s, clock));
-    byId("cards").append(cards.get(s.name).root); // in the order of the answer
-  }
+    // In the order of the answer. What is moved loses focus and place.
+    const { root } = cards.get(s.name), there = byId("cards").children[i];
+    if (there !== root) byId("cards").insertBefore(root, there ?? null);
+  });
   drawGroups(groups);
   drawRanges();
   drawSum();
@@ -154,6 +155,7 @@ function drawSum() {
   const share = total > 0 ? percent(slept / total) : "–";
   byId("share").textContent = share;
   byId("sharewords").textContent = all.length ? `asleep since ${moment(since, clock())}` : "no services";
+  byId("sharenote").textContent = `counted since tiproxy was started${all.length > 1 ? `, over ${all.length} services` : ""}`;
   byId("awake").textContent = `${awake} of ${all.length}`;
   byId("clients").textContent = clients + (waiting ? ` + ${waiting} waiting` : "");
   byId("starts").textContent = starts;
@@ -169,8 +171,10 @@ function drawGroups(groups) {
     box.append(title);
     for (const r of g.resources) {
       const row = element("div", "resource");
-      const meter = element("meter");
-      Object.assign(meter, { max: r.limit, value: Math.min(r.used, r.limit) });
+      const meter = element("div", r.used < r.limit ? "meter" : "meter full");
+      const used = element("div");
+      used.style.width = `${100 * Math.min(1, r.used / (r.limit || 1))}%`;
+      meter.append(used);
       const write = r.limit >= 1 << 20 ? size : String;
       row.append(element("span", "", r.name), meter, element("span", "", `${write(r.used)} of ${write(r.limit)}`));
       box.append(row);
