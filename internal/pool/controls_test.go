@@ -190,6 +190,21 @@ func TestRousedLease(t *testing.T) {
 }
 
 // tiproxy's end does not wait for the quiet ones.
+// Who wants it awake is not quiet.
+func TestHoldDoesNotRest(t *testing.T) {
+	play(t, slowly, func(w *world) {
+		w.toOpened(1)[0].Put()
+		k := w.keep()
+		w.settle()
+		k.lease.Rest()
+		w.pass(10 * idleTime)
+		w.isGen(pool.Opened, 1)
+		equal(w.t, "resting", w.Snapshot().Resting, 0)
+		w.one()
+		equal(w.t, "used", w.Use().Vacant.IsZero(), true)
+	})
+}
+
 func TestShutdownDoesNotWaitForTheResting(t *testing.T) {
 	play(t, pooltest.Script{}, func(w *world) {
 		c := w.arrive(2)

@@ -420,3 +420,42 @@ func TestHiddenConnections_IdleTimeShorterThanTheLook(t *testing.T) {
 		equal(t, "rules broken", len(h.rulesBroken()), 0)
 	})
 }
+
+// A look for a life goes on although that life is over, and the idle time of the
+// next one ends meanwhile: whoever has asked has nothing to do with that.
+func TestHiddenConnections_IdleTimeOfTheNextLife(t *testing.T) {
+	for _, c := range []struct {
+		asked string
+		ask   func(w *world) (ok bool)
+		ok    bool
+	}{
+		{"room", func(w *world) bool { _, ok := w.TryStop(pool.ReasonRoom); return ok }, false},
+		{"stop", func(w *world) bool { w.Stop(context.Background(), pool.ReasonAsked); return true }, true},
+	} {
+		t.Run(c.asked, func(t *testing.T) {
+			h := &hideout{takes: graceTime, holds: true}
+			playWith(t, h.config(pool.Config{Idle: graceTime / 3}), slowly, func(w *world) {
+				h.pool = w.Pool
+				w.toOpened(1)[0].Put()
+				done, ok := make(chan struct{}), false
+				go func() {
+					defer close(done)
+					ok = c.ask(w)
+				}()
+				w.settle()
+				w.exit(exit0)
+				next := w.one()
+				w.serves(2, next)
+				next.Put()
+				w.pass(graceTime)
+				w.returned(done, true)
+				equal(t, "was it", ok, c.ok)
+				w.isGen(pool.Opened, 2)
+				w.pass(graceTime)
+				w.isGen(pool.Shutdown, 2)
+				equal(t, "reason", w.event(pool.EventShutdown).Reason, pool.ReasonIdle)
+				equal(t, "rules broken", len(h.rulesBroken()), 0)
+			})
+		})
+	}
+}

@@ -73,20 +73,21 @@ type leaving struct {
 // fire is what the idle timer does.
 func (l *leaving) fire() { l.pool.goOn(l) }
 
-// goOn makes an attempt, and after it the one of an idle timer that it was in
-// the way of. It reports whether the life was left. Between the word of Hidden
-// that nobody is there and the decision nobody can hide, so that the decision
-// is one step for hidden connections too.
+// goOn makes an attempt, and reports whether the life was left. Between the word
+// of Hidden that nobody is there and the decision nobody can hide, so that the
+// decision is one step for hidden connections too.
 func (p *Pool) goOn(l *leaving) bool {
 	if p.hidden == nil {
 		return l.leave(true)
 	}
-	for ; l != nil && l.begin(); l = p.endRetirement() {
-		if l.leave(p.hidden.Retire(l.run.gen)) {
-			return true
-		}
-		p.hidden.Return(l.run.gen)
+	if !l.begin() {
+		return false
 	}
+	if l.leave(p.hidden.Retire(l.run.gen)) {
+		return true
+	}
+	p.hidden.Return(l.run.gen)
+	p.endRetirement()
 	return false
 }
 
@@ -109,15 +110,17 @@ func (l *leaving) begin() bool {
 	return true
 }
 
-// endRetirement notes that Hidden was told Return, and hands over the attempt
-// of the timer that has fired meanwhile.
-func (p *Pool) endRetirement() *leaving {
+// endRetirement notes that Hidden was told Return. An idle timer that has fired
+// meanwhile and still counts does so again: its attempt is its own, of whatever
+// life it is.
+func (p *Pool) endRetirement() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	next := p.missed
+	if missed := p.missed; missed != nil && p.idle == missed.timer {
+		missed.timer.Reset(0)
+	}
 	p.retiring, p.missed = false, nil
 	p.changeLocked() // Shutdown waits for it, and Stop
-	return next
 }
 
 // leave decides. If somebody is hidden, the idle time runs anew.

@@ -41,7 +41,7 @@ func (p *Pool) Stop(ctx context.Context, why Reason) {
 	p.mu.Unlock()
 	if retired {
 		p.hidden.Return(r.gen)
-		p.goOn(p.endRetirement())
+		p.endRetirement()
 	}
 	if r != nil {
 		<-r.told // bounded: Notify does not block

@@ -68,12 +68,12 @@ func (w *wakes) record(source string, now time.Time) {
 
 // Rest says that the lease, although it is held on, does not keep its life
 // awake: the connection behind it is quiet. Rouse ends that. Neither changes
-// anything about a lease that was given back.
+// anything about a lease that was given back, or stands for no connection.
 func (l *Lease) Rest() {
 	p := l.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if l.back || l.resting {
+	if l.back || l.resting || l.as != connection {
 		return
 	}
 	l.resting = true
