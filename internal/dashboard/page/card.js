@@ -70,8 +70,15 @@ export class Card {
     return s.state === "opened" && n.connections <= n.resting; // there is a moment to sleep at
   }
 
+  // forget ends a measurement: nobody will be told what comes.
+  forget() {
+    this.rates = [];
+    this.bytes = null;
+  }
+
   // tick is a second that has passed.
   tick() {
+    if (!this.bytes) return;
     const now = [this.s.bytes_up, this.s.bytes_down];
     this.rates.push([Math.max(0, now[0] - this.bytes[0]), Math.max(0, now[1] - this.bytes[1])]);
     if (this.rates.length > ratesMost) this.rates.shift();
@@ -183,7 +190,7 @@ export class Card {
     const rates = [...Array(ratesMost - this.rates.length).fill([0, 0]), ...this.rates];
     spark(this.part("spark"), rates);
     this.part("spark").setAttribute("aria-label", `to and from ${s.name} in the last two minutes`);
-    this.write("bytes", `${size(s.bytes_up)} in · ${size(s.bytes_down)} out`);
+    this.write("bytes", `${size(s.bytes_up)} in · ${size(s.bytes_down)} out${s.path === "copy" ? "" : ", beside what the kernel carries"}`);
   }
 
   drawColds(now) {

@@ -60,7 +60,7 @@ function lost(e) {
 // shut shows how to get in.
 function shut() {
   clearTimeout(timer);
-  link("lost", "not let in");
+  link("out", "not logged in");
   const form = document.documentElement.dataset.entry === "form";
   byId("door").hidden = false;
   byId("all").hidden = true;
@@ -224,6 +224,7 @@ document.addEventListener("visibilitychange", () => {
     connect();
     return;
   }
+  for (const c of cards.values()) c.forget();
   clearTimeout(timer);
   source?.close();
   for (const c of cards.values()) c.close();
