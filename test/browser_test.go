@@ -195,9 +195,10 @@ func showInBrowser(t *testing.T) inTheBrowser {
 	list := func(words []string) string { return `["` + strings.Join(words, `", "`) + `"]` }
 	file := configFile(t, fmt.Sprintf(`
 admin: unix:%s
+groups: {small: {children: 2}}
 services:
   db: {bind: "127.0.0.1:0", dest: "127.0.0.1:{port}", exec: mariadbd, args: %s}
-  web: {bind: "127.0.0.1:0", dest: "127.0.0.1:{port}", exec: %s, args: [role, echo, "127.0.0.1:{port}"], idle: 300ms}
+  web: {bind: "127.0.0.1:0", dest: "127.0.0.1:{port}", exec: %s, args: [role, echo, "127.0.0.1:{port}"], idle: 300ms, group: small}
 `, socket, list(db.args("--bind-address=127.0.0.1", "--port={port}")), self))
 	p := run(t, setup{line: []string{binary, "run", "--config", file}})
 	front, address := openDashboard(t, socket)
@@ -248,6 +249,10 @@ func TestDashboard_MariaDBInABrowser(t *testing.T) {
 	b.of("db", `card.querySelector(".output").textContent.includes("ready for connections")`)
 	b.of("db", `card.querySelector(".history").textContent.includes("`+who+`")`)
 	b.of("db", `card.querySelectorAll(".timeline .opened").length === 1 && card.querySelectorAll(".colds .took").length === 1`)
+
+	b.of("db", `card.querySelector(".conns tbody").textContent.includes("`+who+`")`)
+	b.of("db", `!card.querySelector(".bytes").textContent.startsWith("0 B in")`)
+	b.shows(`document.querySelector("#groups").textContent === "smallwebchildren0 of 2"`)
 
 	web := dial(t, host(), b.p.bindOf("web"))
 	mustAsk(t, web, "hello")
