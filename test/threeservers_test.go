@@ -19,11 +19,11 @@ import (
 // trio is a MariaDB, a Redis and an nginx behind one tiproxy.
 type trio struct {
 	*file
-	db            mariaDB
-	dir           string
-	sql, kv, www  string   // where clients connect
-	ports         []string // where the servers listen
-	extra, groups string
+	db           mariaDB
+	dir          string
+	sql, kv, www string   // where clients connect
+	ports        []string // where the servers listen
+	extra        string
 }
 
 func newTrio(t *testing.T) *trio {
