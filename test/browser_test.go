@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -53,7 +54,8 @@ func openBrowser(t *testing.T) *browser {
 		t.Fatalf("start chromium: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := chromedp.Cancel(ctx); err != nil {
+		// It may have gone before it could answer that it goes.
+		if err := chromedp.Cancel(ctx); err != nil && !errors.Is(err, context.Canceled) {
 			t.Errorf("end chromium: %v", err)
 		}
 	})
