@@ -13,19 +13,24 @@ import (
 // now on. A service that leaves without a successor keeps the room that it has
 // until it is gone, and gets none any more.
 func (p *program) share() {
-	all := p.services()
+	all := slices.DeleteFunc(p.services(), p.hasParted)
 	plan := budget.Plan{Groups: map[string]budget.Group{}, Terms: map[string]budget.Terms{}}
 	for _, g := range p.options.groups {
 		plan.Groups[g.Name] = budget.Group{Children: g.Children, Amounts: g.Amounts, Wait: g.Wait}
 	}
 	for _, v := range all {
-		if i := named(p.options.services, v.name); i >= 0 {
-			plan.Terms[v.name] = terms(p.options.services[i].Together, all)
-		}
+		plan.Terms[v.name] = terms(p.options.services[named(p.options.services, v.name)].Together, all)
 	}
 	if err := p.ledger.Configure(plan); err != nil {
 		p.log.Error("the groups stay what they were", "err", err) // config has checked them
 	}
+}
+
+// hasParted reports whether a service has no part in its group any more. One that
+// was removed never gets it again, even if there is to be another of its name.
+func (p *program) hasParted(v *service) bool {
+	v.parted = v.parted || named(p.options.services, v.name) < 0
+	return v.parted
 }
 
 // terms are those of one service. They name nobody who is not there yet: who

@@ -53,6 +53,7 @@ type service struct {
 	endServe context.CancelFunc
 	served   chan struct{} // closed when serveHeir has ended
 	fails    func(failure) // the program
+	parted   bool          // the ledger knows it no more; main's
 	handed   bool          // another service takes its listener over; set before it leaves
 	gone     chan struct{} // closed when nothing is left of a service that leaves
 

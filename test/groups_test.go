@@ -223,3 +223,20 @@ func TestAPI_Connections(t *testing.T) {
 		t.Errorf("bytes of connections that go on: %q", n)
 	}
 }
+
+// A service that comes back while it is still leaving does not keep the groups
+// from being what the file says.
+func TestGroup_ReloadWhileAServiceComesBack(t *testing.T) {
+	t.Parallel()
+	group := func(children int) string { return fmt.Sprintf("groups: {g: {children: %d}}\n", children) }
+	others := echoing("one", anyPort, "group: g") + echoing("two", anyPort, "group: g")
+	f := runReloadable(t, others+echoing("back", anyPort)+group(1))
+	back := dial(t, host(), f.p.bindOf("back"))
+	mustAsk(t, back, "hello")
+	f.becomes(others + group(1))
+	f.becomes(others + echoing("back", anyPort) + group(2))
+	one, two := dial(t, host(), f.p.bindOf("one")), dial(t, host(), f.p.bindOf("two"))
+	mustAsk(t, one, "hello")
+	mustAsk(t, two, "hello")
+	mustAsk(t, back, "still here")
+}
