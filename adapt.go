@@ -22,6 +22,9 @@ func (t *transition) carryOut(wanted []config.Service) {
 			a.close()
 		}
 	}
+	for _, v := range t.ready {
+		v.equip()
+	}
 	t.enter(wanted)
 	t.p.share()
 	for _, name := range t.kept {
@@ -107,6 +110,9 @@ func (p *program) forget(all []*service) {
 // arrive starts a service that had to wait.
 func (p *program) arrive(a *arrival) {
 	v, err := p.welcome(a)
+	if err == nil {
+		v.equip()
+	}
 	p.mu.Lock()
 	p.arrivals = slices.DeleteFunc(slices.Clone(p.arrivals), func(o *arrival) bool { return o == a })
 	if err == nil {

@@ -198,6 +198,7 @@ func (p *program) open() (err error) {
 			p.host.Close()
 			return err
 		}
+		v.equip()
 	}
 	p.share()
 	if err := p.startAdmin(); err != nil {

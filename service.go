@@ -163,10 +163,15 @@ func (v *service) close() {
 	}
 }
 
+// equip is what has to be done before anybody can come: clients, those who need
+// the service, and who asks for it.
+func (v *service) equip() {
+	v.keepLogs(v.config().Logs)
+	v.lighten()
+}
+
 // start begins to serve, and says so.
 func (v *service) start() {
-	v.keepLogs(v.config().Logs)
-	v.lighten() // before anybody can come
 	v.startServing()
 	v.logListening()
 	v.noteExposure()
