@@ -217,6 +217,15 @@ var hiddenCells = []struct {
 		w.pass(1)
 		w.isGen(pool.Shutdown, 1)
 	}},
+	{"somebody, and another idle time by then: it runs anew all the same", false, func(w *world, h *hideout) {
+		w.toOpened(1)[0].Put()
+		h.slipIn()
+		w.pass(idleTime + graceTime/2)
+		w.Configure(pool.Config{Idle: idleTime / 2})
+		w.Configure(pool.Config{Idle: 2 * idleTime})
+		w.pass(graceTime / 2)
+		equal(w.t, "idle end", w.Snapshot().IdleEnd, time.Now().Add(2*idleTime))
+	}},
 	{"new client during the look", true, func(w *world, h *hideout) {
 		w.toOpened(1)[0].Put()
 		w.pass(idleTime + graceTime/2)

@@ -128,12 +128,14 @@ func (l *leaving) leave(alone bool) bool {
 	p := l.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !l.dueLocked() {
+	if !alone {
+		if p.run == l.run && !p.unused.IsZero() { // also if another timer runs by now
+			p.unused = time.Now()
+			p.armLocked()
+		}
 		return false
 	}
-	if !alone {
-		p.unused = time.Now()
-		p.armLocked()
+	if !l.dueLocked() {
 		return false
 	}
 	p.retiring, p.missed = false, nil
