@@ -34,6 +34,11 @@ const (
 	letComeFrom        // whence: a client of one of two sources comes
 	letSlipIn          // a client comes whom the pool does not see, if there is a way
 	letSlipOut         // one of those leaves
+	letHold            // somebody comes who wants it awake
+	letDrain           // moment: Stop is called, with so long to drain
+	letRoom            // TryStop is called
+	letReload          // three numbers: Configure is called
+	letReplace         // SetResource is called
 	events
 )
 
@@ -63,6 +68,10 @@ var stories = [][]byte{
 	{0, letArrive, 1, letReady, letRest, 0, letRest, 1, letPass, 12, letRouse, 0, letPass, 13},           // quiet ones let it sleep
 	{3, letComeFrom, 0, letReady, letPut, 0, letPass, 1, letComeFrom, 0, letComeFrom, 1, letPass, 4},     // one source has woken it too often
 	{0, letArrive, 0, letReady, letSlipIn, letPut, 0, letPass, 13, letSlipOut, letPass, 13},              // a hidden one keeps it awake
+	{0, letArrive, 1, letReady, letDrain, 12, letArrive, 0, letPut, 0, letPut, 1, letPass, 7, letReady},  // a stop that drains, and one who waits for the next
+	{0, letArrive, 0, letReplace, letDrain, 5, letPass, 7, letReady, letPut, 0, letRoom, letArrive, 0},   // a start given up, and room made
+	{0, letHold, letReady, letRoom, letPut, 0, letReload, 1, 0, 0, letPass, 3, letArrive, 0},             // kept, and an idle time that is over at once
+	{0, letArrive, 0, letReady, letSlipIn, letPut, 0, letRoom, letPass, 17, letDrain, 4, letPass, 4},     // a hidden one, asked for twice
 	{0, letArrive, 0, letNever, letPass, 4, letLives, 6, letArrive, 0, letLeave, 0, letPass, 13},         // it will never be ready
 }
 
@@ -145,6 +154,16 @@ func (w *walk) happens(event int, s *tape) {
 		w.hide.slipOut()
 	case letPass:
 		<-time.After(oneOf(s, w.moments()))
+	case letHold:
+		w.holds(context.Background())
+	case letDrain:
+		w.drainLife(oneOf(s, w.moments()))
+	case letRoom:
+		w.makeRoom()
+	case letReload:
+		w.reload(pool.Config{Idle: oneOf(s, idles), MinUptime: oneOf(s, minUptimes), WakeRate: oneOf(s, rates)})
+	case letReplace:
+		w.Replace(nil)
 	case letStop:
 		ctx, cancel := context.WithTimeout(context.Background(), oneOf(s, w.moments()))
 		w.cancels = append(w.cancels, cancel)

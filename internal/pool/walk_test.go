@@ -42,7 +42,7 @@ func randomWalk(t *rapid.T) {
 		Idle:         rapid.SampledFrom([]time.Duration{1, 5 * time.Second, idleTime}).Draw(t, "idle"),
 		StartTimeout: rapid.SampledFrom([]time.Duration{time.Second, startTimeout}).Draw(t, "startTimeout"),
 		MinUptime:    rapid.SampledFrom([]time.Duration{0, 0, youth}).Draw(t, "minUptime"),
-		WakeRate:     rapid.SampledFrom([]pool.Rate{{}, {N: 1, Per: ratePer}, {N: 2, Per: ratePer}}).Draw(t, "wakeRate"),
+		WakeRate:     rapid.SampledFrom(rates).Draw(t, "wakeRate"),
 	}
 	hide := &hideout{
 		takes: rapid.SampledFrom([]time.Duration{0, graceTime}).Draw(t, "look"),
@@ -69,7 +69,12 @@ func randomWalk(t *rapid.T) {
 		"script":   w.Script,
 		"pass":     w.Pass,
 		"together": w.Together,
-		"stop":     w.alone(w.Stop),
+		"hold":     w.alone(w.Hold),
+		"end life": w.EndLife,
+		"room":     w.alone(w.Room),
+		"reload":   w.alone(w.Reload),
+		"replace":  w.alone(w.Replace),
+		"stop":     w.alone(w.Quit),
 		"kill":     w.alone(w.KillAll),
 	})
 	w.checkEnd()
@@ -87,7 +92,7 @@ func (w *walk) alone(action func(*rapid.T)) func(*rapid.T) {
 // Together makes several things happen at the same moment, so that the pool
 // learns of them in any order.
 func (w *walk) Together(t *rapid.T) {
-	actions := []func(*rapid.T){w.Arrive, w.Leave, w.PutOne, w.RestOne, w.RouseOne, w.Try, w.SlipIn, w.SlipOut, w.BecomeReady, w.NeverReady, w.Exit, w.Stop}
+	actions := []func(*rapid.T){w.Arrive, w.Leave, w.PutOne, w.RestOne, w.RouseOne, w.Try, w.SlipIn, w.SlipOut, w.BecomeReady, w.NeverReady, w.Exit, w.Hold, w.DrainLife, w.Room, w.Reload, w.Replace, w.Quit}
 	for range rapid.IntRange(2, 4).Draw(t, "events") {
 		actions[rapid.IntRange(0, len(actions)-1).Draw(t, "event")](t)
 	}
@@ -106,6 +111,8 @@ func (w *walk) moments() []time.Duration {
 		w.cfg.MinUptime + 1, ratePer - 1, ratePer, graceTime - 1, graceTime,
 	}
 }
+
+var rates = []pool.Rate{{}, {N: 1, Per: ratePer}, {N: 2, Per: ratePer}}
 
 func (w *walk) Pass(t *rapid.T) {
 	<-time.After(rapid.SampledFrom(w.moments()).Draw(t, "pass"))
@@ -221,8 +228,8 @@ func (w *walk) Script(t *rapid.T) {
 	w.res.SetScript(s)
 }
 
-// Stop is seldom: a walk is over after it.
-func (w *walk) Stop(t *rapid.T) {
+// Quit is seldom: a walk is over after it.
+func (w *walk) Quit(t *rapid.T) {
 	if rapid.IntRange(0, 5).Draw(t, "really") != 1 {
 		return
 	}

@@ -23,18 +23,25 @@ type walk struct {
 	cancels []context.CancelFunc
 	hide    *hideout
 
-	seen      int                // events accounted for
-	openedAt  time.Time          // of the newest life; zero if not opened
-	lastPut   time.Time          // of a lease of the newest life
-	failures  int                // in a row
-	heldUntil time.Time          // no start before
-	lastFail  uint64             // newest start that failed
-	ended     uint64             // newest life whose end was accounted for
-	awaited   map[*client]uint64 // first start whose failure a waiting client must be told
-	least     map[*client]uint64 // no earlier start concerns a client
-	back      map[*client]bool   // has given his lease back
-	resting   map[*client]bool   // his lease does not keep its life awake
-	started   map[string][]time.Time
+	reloads       []reload
+	stops         []*stopCall
+	res           *versions          // hides the world's own
+	number        int                // of the newest life's resource
+	partingGen    uint64             // the last life that was seen to take nobody any more
+	partingLeases int                // ever granted on it
+	seen          int                // events accounted for
+	openedAt      time.Time          // of the newest life; zero if not opened
+	lastPut       time.Time          // of a lease of the newest life
+	failures      int                // in a row
+	heldUntil     time.Time          // no start before
+	lastFail      uint64             // newest start that failed
+	ended         uint64             // newest life whose end was accounted for
+	awaited       map[*client]uint64 // first start whose failure a waiting client must be told
+	least         map[*client]uint64 // no earlier start concerns a client
+	back          map[*client]bool   // has given his lease back
+	resting       map[*client]bool   // his lease does not keep its life awake
+	started       map[string][]time.Time
+	spared        uint64 // starts that were given up before the resource knew of them
 
 	quit         bool
 	startsAtQuit int // -1 until it is known
@@ -42,10 +49,12 @@ type walk struct {
 }
 
 func newWalk(t reporter, cfg pool.Config, hide *hideout) *walk {
-	w := newWorld(t, hide.config(cfg), pooltest.Script{})
+	w := &world{t: t, res: pooltest.New(pooltest.Script{})}
+	lives := &versions{Resource: w.res}
+	w.use(lives.next(), hide.config(cfg))
 	hide.pool = w.Pool
 	return &walk{
-		world: w, hide: hide, cfg: cfg, born: time.Now(),
+		world: w, hide: hide, cfg: cfg, born: time.Now(), res: lives,
 		awaited: map[*client]uint64{}, least: map[*client]uint64{}, back: map[*client]bool{}, startsAtQuit: -1,
 		resting: map[*client]bool{}, started: map[string][]time.Time{},
 	}
@@ -67,6 +76,9 @@ func (w *walk) unused(c *client) {
 
 func (w *walk) rest(c *client) {
 	c.lease.Rest()
+	if c.keeps {
+		return // it keeps the life awake all the same
+	}
 	w.unused(c)
 	w.resting[c] = true
 }
@@ -109,6 +121,7 @@ func (w *walk) check(*rapid.T) {
 	w.checkTimers(s)
 	w.checkNumbers(s)
 	w.checkQuit(s)
+	w.checkVerbs(s)
 	for _, rule := range w.hide.rulesBroken() {
 		w.that("I6: "+rule, false)
 	}
@@ -118,6 +131,7 @@ func (w *walk) check(*rapid.T) {
 func (w *walk) account() {
 	all := w.told()
 	for _, ev := range all[w.seen:] {
+		w.accountSpared(ev)
 		switch ev.Kind {
 		case pool.EventStarting:
 			w.openedAt, w.lastPut = time.Time{}, time.Time{}
@@ -135,11 +149,20 @@ func (w *walk) account() {
 	w.seen = len(all)
 }
 
+// accountSpared accounts for a life that is over without having begun: a stop
+// that was asked for came first.
+func (w *walk) accountSpared(ev told) {
+	if number, _ := w.res.ofLife(ev.Gen); ev.Kind == pool.EventClosed && number == 0 {
+		w.spared++
+		w.that("I4: only a start that is given up is not made", ev.Reason == pool.ReasonAsked || ev.Reason == pool.ReasonQuit)
+	}
+}
+
 // accountStart accounts for a start by the source of the client who caused it.
 func (w *walk) accountStart(ev told) {
 	for _, c := range w.clients {
 		if c.who == ev.Who {
-			w.that("no source starts more than it may", w.mayStart(c.source, ev.at))
+			w.that("no source starts more than it may", w.mayStart(c.source, ev.at) || w.rateChanged(ev.at))
 			w.started[c.source] = append(w.started[c.source], ev.at)
 		}
 	}
@@ -169,12 +192,19 @@ func (w *walk) accountEnd(ev told) {
 	case pool.ReasonCrashed:
 		w.failed(ev.at)
 	case pool.ReasonIdle:
-		// A look may have to wait for the one before it.
-		w.that("I7: no idle stop too early", !ev.at.Before(w.idleEnd().Add(w.hide.takes)))
-		w.that("I7: no idle stop too late", !ev.at.After(w.idleEnd().Add(2*w.hide.takes)))
-		for _, c := range w.leaseholders() {
-			w.that("I6: no idle stop under a lease", w.back[c] || w.resting[c] || c.lease.Gen() != ev.Gen)
-		}
+		w.that("I7: no idle stop too early", w.idleFor(ev.at))
+		w.that("I7: no idle stop too late", !ev.at.After(w.idleLast()))
+		w.unusedAt(ev)
+	case pool.ReasonRoom:
+		w.that("I7: no stop of one too young", w.oldEnough(ev.at))
+		w.unusedAt(ev)
+	}
+}
+
+// unusedAt checks that nobody used a life that was left because nobody did.
+func (w *walk) unusedAt(ev told) {
+	for _, c := range w.leaseholders() {
+		w.that("I6: no idle stop under a lease", w.back[c] || w.resting[c] || c.lease.Gen() != ev.Gen)
 	}
 }
 
@@ -195,8 +225,10 @@ func (w *walk) idleSince() time.Time {
 }
 
 // idleEnd is when the newest life is to be stopped for being idle.
-func (w *walk) idleEnd() time.Time {
-	end, young := w.idleSince().Add(w.cfg.Idle), w.openedAt.Add(w.cfg.MinUptime)
+func (w *walk) idleEnd() time.Time { return w.idleEndBy(w.cfg) }
+
+func (w *walk) idleEndBy(cfg pool.Config) time.Time {
+	end, young := w.idleSince().Add(cfg.Idle), w.openedAt.Add(cfg.MinUptime)
 	if young.After(end) {
 		return young
 	}
@@ -226,7 +258,7 @@ func (w *walk) checkLives(s pool.Snapshot) {
 	}
 	w.that("I3: the life is the newest", alive[0].Gen() == s.Gen)
 	w.that("I3: its process runs", !alive[0].Ended() || s.State == pool.Shutdown)
-	equal(w.t, "I4: calls of Start", uint64(w.res.Starts()), s.Gen)
+	equal(w.t, "I4: calls of Start", uint64(w.res.Starts()), s.Gen-w.spared)
 }
 
 // checkClients: whoever waits has a reason to, and whoever was told was told
@@ -234,7 +266,7 @@ func (w *walk) checkLives(s pool.Snapshot) {
 func (w *walk) checkClients(s pool.Snapshot) {
 	waiting := w.waiting()
 	equal(w.t, "I9: waiting", s.Waiting, len(waiting))
-	w.that("I10: nobody waits in opened", s.State != pool.Opened || len(waiting) == 0)
+	w.that("I10: nobody waits in opened", s.State != pool.Opened || s.Parting != "" || len(waiting) == 0)
 	w.that("I14: nobody waits while the pool stops", !w.quit || len(waiting) == 0)
 	w.that("I10: a start is due", s.State != pool.Closed || len(w.free()) == 0 || time.Now().Before(w.heldUntil))
 	for _, c := range waiting {
@@ -267,20 +299,27 @@ func awaitedIn(s pool.Snapshot) uint64 {
 // checkLeases: a lease names the life it belongs to, and counts while that
 // lives (I5, I6, I9).
 func (w *walk) checkLeases(s pool.Snapshot) {
-	held, resting, granted := 0, 0, uint64(0)
+	held, resting, kept, granted := 0, 0, 0, uint64(0)
 	for _, c := range w.leaseholders() {
-		granted++
+		if !c.keeps {
+			granted++
+		}
 		done := isDone(c)
 		inUse := s.State == pool.Opened || s.State == pool.Shutdown
 		w.that("I5: a lease of a life that goes on is of the newest", done || inUse && c.lease.Gen() == s.Gen)
 		w.that("I5: the life of a lease that is done has ended", !done || s.State != pool.Opened || c.lease.Gen() < s.Gen)
-		if !w.back[c] && !done {
+		switch {
+		case w.back[c] || done:
+		case c.keeps:
+			kept++
+		default:
 			held++
 			if w.resting[c] {
 				resting++
 			}
 		}
 	}
+	equal(w.t, "I9: held", s.Held, kept)
 	equal(w.t, "I9: connections", s.Connections, held)
 	equal(w.t, "I9: resting", s.Resting, resting)
 	equal(w.t, "I9: granted", s.Granted, granted)
@@ -289,12 +328,15 @@ func (w *walk) checkLeases(s pool.Snapshot) {
 // checkTimers: a timer is armed exactly when something is to come of it (I7, I11).
 func (w *walk) checkTimers(s pool.Snapshot) {
 	idle, holdBack := w.Armed()
-	equal(w.t, "I7: idle timer armed", idle, s.State == pool.Opened && s.Connections == s.Resting && !w.hide.leased() && !w.quit)
+	unused := s.State == pool.Opened && s.Connections == s.Resting && s.Held == 0 && !w.hide.leased() && !w.quit && s.Parting == ""
+	equal(w.t, "I7: idle timer armed", idle, unused && w.cfg.Idle > 0)
+	equal(w.t, "I7: idle since a moment", !s.IdleSince.IsZero(), unused)
+	equal(w.t, "I7: idle end", !s.IdleEnd.IsZero(), idle)
 	w.that("I4: hold-back timer armed for somebody", !holdBack || s.State == pool.Closed && s.Waiting > 0)
 	w.that("I4: hold-back timer armed", holdBack || s.State != pool.Closed || len(w.free()) == 0)
 	if idle {
-		over := w.idleEnd().Add(2 * w.hide.takes)
-		w.that("I11: idle time is not over", time.Now().Before(over))
+		w.that("I11: idle time is not over", time.Now().Before(w.idleLast()))
+		equal(w.t, "I7: idle end", s.IdleEnd, w.idleEnd())
 	}
 	if w.failures > 0 {
 		equal(w.t, "I12: held until", s.HeldUntil, w.heldUntil)
@@ -343,6 +385,9 @@ const longest = stopTime + time.Minute + 2*startTimeout + 10*time.Second + rateP
 // checkEnd: whoever waits is answered in bounded time, whatever went before,
 // and once everybody has left the pool closes by itself (I10, I11).
 func (w *walk) checkEnd() {
+	if w.cfg.Idle == 0 {
+		w.reload(pool.Config{Idle: idleTime})
+	}
 	w.res.SetScript(pooltest.Script{Ready: time.Millisecond})
 	waited := w.waiting()
 	w.pass(longest)
@@ -362,6 +407,9 @@ func (w *walk) checkEnd() {
 	w.pass(longest + w.cfg.Idle + w.cfg.MinUptime)
 	w.check(nil)
 	w.that("I11: scales to zero", w.Snapshot().State == pool.Closed)
+	for _, s := range w.stops {
+		w.that("Stop returns", s.returned.Load())
+	}
 }
 
 // finish ends the world, also after a failure.
