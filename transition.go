@@ -56,6 +56,7 @@ func (p *program) newTransition(all plan) *transition {
 		if v != nil && v.failed.Load() != nil {
 			c.rebind = true
 		}
+		c.replace = c.replace || v != nil && p.cedes(v, c.new, all)
 		if v != nil && !c.replace && !(c.rebind && (v.direct != nil || p.has(c.new))) {
 			t.stays = append(t.stays, c)
 			continue
@@ -104,6 +105,17 @@ func (p *program) service(name string) *service {
 // has reports whether another service than s listens where s is to.
 func (p *program) has(s config.Service) bool {
 	return slices.ContainsFunc(p.wanted(), func(o config.Service) bool { return o.Name != s.Name && overlap(o.Bind, s.Bind) })
+}
+
+// cedes reports whether v's child is where from now on that of another service is
+// to be: that one could not begin as long as the child is there.
+func (p *program) cedes(v *service, s config.Service, all plan) bool {
+	at := v.lived().Dest
+	if overlap(s.Dest, at) {
+		return false
+	}
+	takes := func(o config.Service) bool { return o.Name != s.Name && overlap(o.Dest, at) }
+	return slices.ContainsFunc(all.added, takes) || slices.ContainsFunc(all.changed, func(c changed) bool { return takes(c.new) })
 }
 
 // overlap reports whether two cannot listen at the same time. Where a free port is

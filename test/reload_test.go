@@ -329,3 +329,26 @@ func TestReload_TwoChangePlaces(t *testing.T) {
 		f.becomes(echoing("one", one) + echoing("two", two))
 	}
 }
+
+// Two services whose children change places lose nobody either: none begins where
+// the other's still is.
+func TestReload_TwoChildrenChangePlaces(t *testing.T) {
+	t.Parallel()
+	a, b := "127.0.0.1:"+freePort(t), "127.0.0.1:"+freePort(t)
+	at := func(name, dest string) string {
+		return strings.ReplaceAll(echoing(name, anyPort), "127.0.0.1:{port}", dest)
+	}
+	f := runReloadable(t, at("one", a)+at("two", b))
+	one := dial(t, host(), f.p.bindOf("one"))
+	before := mustAsk(t, one, "hello")
+	f.becomes(at("one", b) + at("two", a))
+	two := dial(t, host(), f.p.bindOf("two"))
+	if again := mustAsk(t, one, "hello"); again != before {
+		t.Errorf("served by %s, and by %s before", again, before)
+	}
+	one.Close()
+	mustAsk(t, two, "hello")
+	if after, err := askAfresh(t, host(), f.p.bindOf("one"), "hello"); err != nil || after == before {
+		t.Errorf("then served by %s, %v", after, err)
+	}
+}
