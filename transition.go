@@ -214,10 +214,18 @@ func (p *program) newcomer(a *arrival) (*service, error) {
 	v := p.newService(a.cfg)
 	v.bound.Store(a.bound)
 	if err := v.open(p.host); err != nil {
-		v.closeDirect()
+		p.dismiss(v)
 		return nil, err
 	}
 	return v, nil
+}
+
+// dismiss gives up a service that has not begun, but for its address.
+func (p *program) dismiss(v *service) {
+	v.closeDirect()
+	if p.exporter != nil && named(p.wanted(), v.name) < 0 {
+		p.exporter.Forget(v.name)
+	}
 }
 
 // rehearse tries whether the way that s wants for its bytes can be had, as it
@@ -256,7 +264,7 @@ func (t *transition) undo() {
 		b.Close()
 	}
 	for _, v := range t.ready {
-		v.closeDirect()
+		t.p.dismiss(v)
 	}
 	for _, a := range t.comes {
 		if a.bound != nil && !t.ofAnother(a) {

@@ -174,10 +174,13 @@ func TestReload_AnAddressThatIsTakenChangesNothing(t *testing.T) {
 	f := runReloadable(t, echoing("one", anyPort)+echoing("gone", anyPort), "reload failed")
 	c := dial(t, host(), f.p.bindOf("one"))
 	before := mustAsk(t, c, "hello")
-	f.write(echoing("one", anyPort, "idle: 1ms") + echoing("new", l.Addr().String()))
+	f.write(echoing("one", anyPort, "idle: 1ms") + echoing("fine", anyPort) + echoing("new", l.Addr().String()))
 	f.p.signal(syscall.SIGHUP)
 	if e := f.p.expect("reload failed"); !strings.Contains(e.line, "address already in use") {
 		t.Errorf("said: %s", e.line)
+	}
+	if got := metric(t, f.socket, `tiproxy_connections_active{service="fine"}`) + metric(t, f.socket, `tiproxy_backend_ready_duration_seconds_count{service="fine"}`); got != "" {
+		t.Errorf("a service that there is not is counted: %s", got)
 	}
 	if again := mustAsk(t, c, "hello"); again != before {
 		t.Errorf("served by %s, and by %s before", again, before)
