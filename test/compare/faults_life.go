@@ -374,6 +374,7 @@ func suddenDeath(ctx context.Context, s *stand) (verdict, error) {
 
 // takeover: new configurations come into force while clients come and one stays.
 func takeover(ctx context.Context, s *stand) (verdict, error) {
+	s.route.renewable = true
 	if err := s.up(ctx); err != nil {
 		return verdict{}, err
 	}
@@ -449,6 +450,10 @@ func (s *stand) renew(ctx context.Context) (way string, err error) {
 	t := s.peer.traits()
 	switch {
 	case t.reload != 0:
+		s.route.renewed++
+		if _, err := s.peer.command(s.route); err != nil { // writes the files
+			return "", err
+		}
 		return "reload", syscall.Kill(s.proxy.pid(), t.reload)
 	case t.takeover:
 		return "successor", s.succeed()

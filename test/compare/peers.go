@@ -3,6 +3,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -26,6 +27,8 @@ type route struct {
 	tellSource bool          // tell the server who the client is
 	limit      int           // most connections at once; 0: the peer's default
 	perSource  int           // most connections of one address; 0: no such limit
+	renewable  bool          // its configuration is going to change
+	renewed    int           // how often it has changed so far
 }
 
 func (r route) bindPort() string { return portOf(r.bind) }
@@ -72,8 +75,10 @@ const manyConnections = 2000
 // tiproxyPeer is the program in question.
 type tiproxyPeer struct{ path string }
 
-func (tiproxyPeer) name() string   { return "tiproxy" }
-func (tiproxyPeer) traits() traits { return traits{starts: true, graceful: syscall.SIGTERM} }
+func (tiproxyPeer) name() string { return "tiproxy" }
+func (tiproxyPeer) traits() traits {
+	return traits{starts: true, graceful: syscall.SIGTERM, reload: syscall.SIGHUP}
+}
 
 func (p tiproxyPeer) version() string { return firstMatch(`tiproxy ([^\s,]+)`, p.path, "--version") }
 
@@ -88,6 +93,10 @@ func (p tiproxyPeer) command(r route) ([]string, error) {
 	bind := r.bind
 	if r.dual() {
 		bind = ":" + r.bindPort()
+	}
+	if r.renewable {
+		path, err := p.configure(r)
+		return []string{p.path, "run", "--config", path}, err
 	}
 	line := []string{p.path, "--bind", bind, "--dest", r.dest, "--log-format", "text"}
 	if r.idle > 0 {
@@ -113,6 +122,18 @@ func (p tiproxyPeer) command(r route) ([]string, error) {
 		line = append(append(line, "--"), r.server[1:]...)
 	}
 	return line, nil
+}
+
+// configure writes a file that is another one each time.
+func (tiproxyPeer) configure(r route) (path string, err error) {
+	service, err := json.Marshal(map[string]any{
+		"bind": r.bind, "dest": r.dest, "exec": r.server[0], "args": r.server[1:],
+		"idle": fmt.Sprintf("%dm", 1+r.renewed), "env": map[string]string{"RENEWED": strconv.Itoa(r.renewed)},
+	})
+	if err != nil {
+		return "", err
+	}
+	return writeConfig(r, "tiproxy.yaml", fmt.Sprintf("admin: off\nlog-format: text\nservices: {one: %s}\n", service))
 }
 
 // systemdPeer is systemd's pair for servers that cannot take a listening
