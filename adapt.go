@@ -121,6 +121,7 @@ func (p *program) arrive(a *arrival) {
 	p.mu.Unlock()
 	if err != nil {
 		p.log.Error("a service cannot begin", "service", a.cfg.Name, "err", err, "hint", "it is tried again with the next reload")
+		p.share() // who needs it does not wait for it any more
 		return
 	}
 	p.share()

@@ -70,6 +70,7 @@ type Ledger struct {
 	queue     []*party  // those who wait for room, in the order of arrival
 	attending bool      // attend runs
 	closed    bool
+	planned   chan struct{} // closed when needs may have become others, or the ledger is closed
 }
 
 // New returns a ledger without groups and members. A nil log drops its lines.
@@ -77,7 +78,7 @@ func New(log *slog.Logger) *Ledger {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Ledger{log: log, bell: make(chan struct{}, 1), byName: make(map[string]*Member)}
+	return &Ledger{log: log, bell: make(chan struct{}, 1), byName: make(map[string]*Member), planned: make(chan struct{})}
 }
 
 // Vacated is what the pool of every member must have as its Config.Vacated.
@@ -104,6 +105,7 @@ func (l *Ledger) Close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true
+	l.tellPlannedLocked()
 	for len(l.queue) > 0 {
 		l.answerLocked(l.queue[0], pool.ErrShutdown)
 	}
@@ -116,6 +118,12 @@ func (l *Ledger) ring() {
 	case l.bell <- struct{}{}:
 	default: // somebody is about to look anyway
 	}
+}
+
+// tellPlannedLocked wakes those who wait for other needs.
+func (l *Ledger) tellPlannedLocked() {
+	close(l.planned)
+	l.planned = make(chan struct{})
 }
 
 // removeLocked has a member forgotten as soon as it holds nothing.

@@ -2,6 +2,7 @@ package budget
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -75,7 +76,8 @@ func (m *Member) Keep(ctx context.Context, by pool.Caller) (*pool.Lease, error) 
 
 // lease waits for the needs and then for the service itself, for which there is
 // room. The needs are kept until the service's own life has escorts for them. A
-// need that is none any more when it fails does not matter.
+// need that is none any more when it fails does not matter; one that has ended for
+// good is waited for to be replaced.
 func (m *Member) lease(ctx context.Context, by pool.Caller, get func(context.Context, pool.Caller) (*pool.Lease, error)) (*pool.Lease, error) {
 	var done []*Member
 	for n := m.next(done); n != nil; n = m.next(done) {
@@ -84,6 +86,10 @@ func (m *Member) lease(ctx context.Context, by pool.Caller, get func(context.Con
 		switch {
 		case err == nil:
 			defer n.pool.Put(l)
+		case errors.Is(err, pool.ErrShutdown):
+			if err := m.awaitOther(ctx, n); err != nil {
+				return nil, m.needError(ctx, n, err)
+			}
 		case ctx.Err() != nil || slices.Contains(m.needed(), n):
 			return nil, m.needError(ctx, n, err)
 		}

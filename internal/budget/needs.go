@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"tiproxy/internal/pool"
@@ -34,6 +35,29 @@ func (m *Member) needError(ctx context.Context, n *Member, err error) error {
 		return err
 	}
 	return &NeedError{Service: m.name, Need: n.name, Err: err}
+}
+
+// awaitOther waits until a need is none any more, as another one of its name has
+// taken its place, or none has. It returns ctx's cause if that is done first, and
+// pool.ErrShutdown if nothing can change any more.
+func (m *Member) awaitOther(ctx context.Context, need *Member) error {
+	l := m.ledger
+	for {
+		l.mu.Lock()
+		is, final, planned := slices.Contains(m.needs, need), l.closed || m.removed, l.planned
+		l.mu.Unlock()
+		switch {
+		case !is:
+			return nil
+		case final:
+			return pool.ErrShutdown
+		}
+		select {
+		case <-planned:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // escort keeps a need awake for one life of the member, and has it started again

@@ -169,6 +169,28 @@ func TestNeedLeavesMeanwhile(t *testing.T) {
 	})
 }
 
+// A need that has ended for good is waited for until it is replaced.
+func TestNeedIsBetweenTwoOfItsName(t *testing.T) {
+	play(t, chain(0), func(w *town) {
+		old := w.services["db"]
+		old.pool.Shutdown(t.Context())
+		c, left := w.come("app"), w.come("app")
+		w.pass(time.Hour)
+		w.waits(c)
+		left.leave(errLeft)
+		w.pass(0)
+		if !errors.Is(left.err, errLeft) {
+			w.t.Errorf("who has left is told %v", left.err)
+		}
+		w.join("db", pool.Config{Idle: longIdle}, usual)
+		w.waits(c)
+		w.configure(chain(0))
+		w.pass(boots(4))
+		w.served(c)
+		w.awake("app", "cache", "db", "disk")
+	})
+}
+
 // Room is had for all that a service needs, or for none of it: two that each
 // need half of the other's cannot wait for each other.
 func TestAllOrNothing(t *testing.T) {

@@ -129,6 +129,7 @@ func (l *Ledger) Configure(p Plan) error {
 		}
 	}
 	l.applyLocked(p)
+	l.tellPlannedLocked()
 	l.changedLocked()
 	return nil
 }
