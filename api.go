@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"tiproxy/internal/admin"
+	"tiproxy/internal/budget"
 	"tiproxy/internal/config"
 	"tiproxy/internal/pool"
 )
@@ -84,7 +85,10 @@ func (a api) Do(ctx context.Context, name string, o admin.Order) error {
 // refusal is what somebody is told whose order could not be carried out.
 func refusal(err error) error {
 	var failed *pool.StartError
+	var full *budget.NoRoomError
 	switch {
+	case errors.As(err, &full):
+		return &admin.Problem{Status: http.StatusServiceUnavailable, Text: err.Error()}
 	case errors.Is(err, pool.ErrShutdown):
 		return &admin.Problem{Status: http.StatusServiceUnavailable, Text: err.Error()}
 	case errors.As(err, &failed):

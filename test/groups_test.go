@@ -128,6 +128,9 @@ func TestGroup_TheWaitIsBounded(t *testing.T) {
 	if e := f.p.expect("no room"); !strings.Contains(e.line, "one") || !strings.Contains(e.line, "two") {
 		t.Errorf("said: %s", e.line)
 	}
+	if got := mustClient(t, "", "curl", "-sS", "-X", "POST", "-w", "%{http_code}", "--unix-socket", f.socket, "http://tiproxy/api/v1/services/two/start"); !strings.HasSuffix(got, "503") {
+		t.Errorf("who starts it is told %s", got)
+	}
 	mustAsk(t, one, "still here")
 }
 
