@@ -143,7 +143,7 @@ func listenAdmin(ctx context.Context, at config.Addr) (*binding, error) {
 	if at.Network == "unix" {
 		return bindUnix(ctx, at, listenOwnerOnly)
 	}
-	l, err := bindTCP(ctx, at)
+	l, err := bindTCP(ctx, at, nil)
 	if err != nil {
 		return nil, err
 	}

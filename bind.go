@@ -35,7 +35,7 @@ func bind(ctx context.Context, s config.Service) (*binding, error) {
 		return bindUnix(ctx, s.Bind, listenUnix)
 	}
 	for range portTries {
-		l, err := bindTCP(ctx, s.Bind)
+		l, err := bindTCP(ctx, s.Bind, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -52,12 +52,18 @@ func bind(ctx context.Context, s config.Service) (*binding, error) {
 }
 
 // bindTCP listens. To Go 0.0.0.0 means IPv6 as well, to everybody else it does not.
-func bindTCP(ctx context.Context, a config.Addr) (net.Listener, error) {
+// prepare, if any, is called with the socket before it has its address.
+func bindTCP(ctx context.Context, a config.Addr, prepare func(network, address string, c syscall.RawConn) error) (net.Listener, error) {
 	network := "tcp"
 	if ip, err := netip.ParseAddr(a.Host); err == nil && ip.Is4() {
 		network = "tcp4"
 	}
 	lc := proxy.ListenConfig()
+	if usual := lc.Control; prepare != nil {
+		lc.Control = func(network, address string, c syscall.RawConn) error {
+			return errors.Join(usual(network, address, c), prepare(network, address, c))
+		}
+	}
 	l, err := lc.Listen(ctx, network, a.Dial())
 	if err != nil {
 		return nil, explainBind(a, err)

@@ -134,9 +134,10 @@ func (t *transition) prepare() error {
 		if !c.rebind {
 			continue
 		}
-		b, err := bind(ctx, c.new)
+		v := t.p.service(c.new.Name)
+		b, err := v.rebind(ctx, c.new)
 		if err != nil {
-			return t.p.service(c.new.Name).named(err)
+			return v.named(err)
 		}
 		t.moves[c.new.Name] = b
 	}

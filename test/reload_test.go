@@ -355,3 +355,24 @@ func TestReload_TwoChildrenChangePlaces(t *testing.T) {
 		t.Errorf("then served by %s, %v", after, err)
 	}
 }
+
+// Where a service listens may become wider, and narrower again.
+func TestReload_AnAddressThatContainsTheOldOne(t *testing.T) {
+	t.Parallel()
+	port := freePort(t)
+	f := runReloadable(t, echoing("one", "127.0.0.1:"+port))
+	c := dial(t, host(), "127.0.0.1:"+port)
+	before := mustAsk(t, c, "hello")
+	for _, at := range []string{"0.0.0.0:", "localhost:", "127.0.0.1:", ":", "127.0.0.1:"} {
+		f.becomes(echoing("one", at+port))
+		for _, who := range []net.Conn{c, dial(t, host(), "127.0.0.1:"+port)} {
+			if again := mustAsk(t, who, "hello"); again != before {
+				t.Errorf("at %s%s %s serves, and %s before", at, port, again, before)
+			}
+		}
+	}
+	if l, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
+		l.Close()
+		t.Error("somebody else can listen there")
+	}
+}
