@@ -15,7 +15,8 @@ func (t *transition) carryOut(wanted []config.Service) {
 		v.depart(t.handed[v])
 	}
 	for _, c := range t.stays {
-		t.p.service(c.new.Name).adapt(c, t.moves[c.new.Name])
+		v := t.p.service(c.new.Name)
+		v.adapt(c, t.moves[c.new.Name], t.handed[v])
 	}
 	for _, a := range t.dropped {
 		if !t.handed[a] {
@@ -144,8 +145,9 @@ func (p *program) welcome(a *arrival) (*service, error) {
 }
 
 // adapt has the service be what is wanted of it from now on. at is where it is to
-// listen instead, nil if it stays where it is.
-func (v *service) adapt(c changed, at *binding) {
+// listen instead, nil if it stays where it is. handed says that somebody else
+// listens where it did.
+func (v *service) adapt(c changed, at *binding, handed bool) {
 	v.cfg.Store(&c.new)
 	v.next.SetStop(c.new.StopSignal, c.new.StopTimeout)
 	if living := v.newest.Load(); living != nil {
@@ -164,7 +166,7 @@ func (v *service) adapt(c changed, at *binding) {
 	}
 	v.log.Info(msgChanged, "takes_effect", c.when())
 	if at != nil {
-		v.move(at)
+		v.move(at, handed)
 	}
 }
 
@@ -192,12 +194,14 @@ func (c change) when() string {
 }
 
 // move has the service take clients somewhere else. Those that it has stay.
-func (v *service) move(at *binding) {
+func (v *service) move(at *binding, handed bool) {
 	old := v.bound.Swap(at)
 	v.failed.Store(nil)
 	go v.serve(at.Listener)
 	v.logListening()
-	old.unlink()
+	if !handed {
+		old.unlink()
+	}
 	v.server.Unlisten(old.Listener)
 }
 

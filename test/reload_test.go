@@ -376,3 +376,25 @@ func TestReload_AnAddressThatContainsTheOldOne(t *testing.T) {
 		t.Error("somebody else can listen there")
 	}
 }
+
+// Who moves may leave the old address to somebody else.
+func TestReload_AnAddressIsLeftToANewService(t *testing.T) {
+	t.Parallel()
+	dir := sharedDir(t)
+	tcp := []string{"127.0.0.1:" + freePort(t), "127.0.0.1:" + freePort(t)}
+	unix := []string{"unix:" + filepath.Join(dir, "a"), "unix:" + filepath.Join(dir, "b")}
+	for _, at := range [][]string{tcp, unix} {
+		f := runReloadable(t, echoing("one", at[0]))
+		before, err := askAfresh(t, host(), f.p.bindOf("one"), "hello")
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.becomes(echoing("one", at[1]) + echoing("two", at[0]))
+		if again, err := askAfresh(t, host(), at[1], "hello"); err != nil || again != before {
+			t.Errorf("at %s %s serves, and %s before; %v", at[1], again, before, err)
+		}
+		if other, err := askAfresh(t, host(), at[0], "hello"); err != nil || other == before {
+			t.Errorf("at %s %s serves, %v", at[0], other, err)
+		}
+	}
+}
