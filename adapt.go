@@ -199,8 +199,9 @@ func (v *service) move(at *binding, handed bool) {
 	v.failed.Store(nil)
 	go v.serve(at.Listener)
 	v.logListening()
-	if !handed {
+	if !handed { // else it is open to those who come
 		old.unlink()
+		takeTheRest(old.Listener)
 	}
 	v.server.Unlisten(old.Listener)
 }
