@@ -142,10 +142,8 @@ func TestGroup_Needs(t *testing.T) {
 	web := dial(t, host(), f.p.bindOf("web"))
 	mustAsk(t, web, "hello")
 	var order []string
-	for _, e := range f.p.log.all() {
-		if e.msg == "opened" {
-			order = append(order, e.text("service"))
-		}
+	for range 3 {
+		order = append(order, f.p.expect("opened").text("service"))
 	}
 	if fmt.Sprint(order) != "[db cache web]" {
 		t.Errorf("ready in the order %v", order)
