@@ -111,7 +111,7 @@ func (p *program) readAgain() (reloaded, error) {
 	}
 	p.warnFixed(o)
 	t.warn()
-	o.admin, o.format = p.options.admin, p.options.format
+	o.admin, o.format, o.level = p.options.admin, p.options.format, p.options.level
 	p.options = o
 	t.carryOut(o.services)
 	o.ports.keep(o.services)
