@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"os"
@@ -209,9 +210,10 @@ func (v *service) stopServing() {
 }
 
 // serve accepts clients until the server drains or is to leave l. It tells the
-// error that ends it before that.
+// error that ends it before that; that l is closed is none, as nobody but us
+// closes it, if need be before the server knows of it.
 func (v *service) serve(l net.Listener) {
-	if err := v.server.Serve(l); err != nil {
+	if err := v.server.Serve(l); err != nil && !errors.Is(err, net.ErrClosed) {
 		v.fail(err)
 	}
 }
