@@ -134,8 +134,13 @@ func (v *service) lighten() { v.light = time.AfterFunc(lightAfter, giveBack) }
 
 func giveBack() {
 	debug.FreeOSMemory()
-	shed()
+	shedOnce()
 }
+
+// shedOnce lets go of what only the start of the program has needed. What a life
+// needs comes back with the next one, and stays: fetching it anew each time would
+// cost the client who waits 2 ms.
+var shedOnce = sync.OnceFunc(shed)
 
 // stayHeavy undoes lighten.
 func (v *service) stayHeavy() {

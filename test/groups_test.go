@@ -81,8 +81,9 @@ func TestGroup_WhoHasAClientStays(t *testing.T) {
 	t.Parallel()
 	f := runReloadable(t, echoing("one", anyPort, "group: g, uses: {memory: 6GiB}")+echoing("two", anyPort, "group: g, uses: {memory: 3GiB}")+
 		"groups: {g: {memory: 8GiB}}\n")
-	one, two := dial(t, host(), f.p.bindOf("one")), dial(t, host(), f.p.bindOf("two"))
+	one := dial(t, host(), f.p.bindOf("one"))
 	mustAsk(t, one, "hello")
+	two := dial(t, host(), f.p.bindOf("two"))
 	asked := make(chan string)
 	go func() {
 		line, err := ask(two, "hello")
@@ -186,8 +187,9 @@ func TestGroup_Reload(t *testing.T) {
 		return echoing("one", anyPort, "group: g") + echoing("two", anyPort, "group: g") + fmt.Sprintf("groups: {g: {children: %d}}\n", children)
 	}
 	f := runReloadable(t, text(1))
-	one, two := dial(t, host(), f.p.bindOf("one")), dial(t, host(), f.p.bindOf("two"))
+	one := dial(t, host(), f.p.bindOf("one"))
 	mustAsk(t, one, "hello")
+	two := dial(t, host(), f.p.bindOf("two"))
 	f.p.expect("waits for room")
 	f.becomes(text(2))
 	mustAsk(t, two, "hello")
@@ -236,8 +238,9 @@ func TestGroup_ReloadWhileAServiceComesBack(t *testing.T) {
 	mustAsk(t, back, "hello")
 	f.becomes(others + group(1))
 	f.becomes(others + echoing("back", anyPort) + group(2))
-	one, two := dial(t, host(), f.p.bindOf("one")), dial(t, host(), f.p.bindOf("two"))
+	one := dial(t, host(), f.p.bindOf("one"))
 	mustAsk(t, one, "hello")
+	two := dial(t, host(), f.p.bindOf("two"))
 	mustAsk(t, two, "hello")
 	mustAsk(t, back, "still here")
 }
